@@ -1,0 +1,52 @@
+# make demo        set-up, then the whole pipeline in miniature on a CPU, without downloads
+# make demo-all    the same with the ablation tables and the controls
+# make test        set-up, then all tests but the long ones (test-fast: 2 minutes; test-long: the rest)
+# make env         set-up alone          make lock   resolve the pinned requirements, record what was downloaded
+# make clean       remove the demo's results and everything that was made for it
+
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+TORCH := torch==2.13.0
+DEMO := --configfile config/demo.yaml --cores $(CORES)
+
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.torch_extensions
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo demo-all test test-fast test-long env lock clean
+
+demo: env
+	$(BIN)/snakemake main $(DEMO)
+	@cat results/demo/tables/skills.md
+	@echo "The tables are in results/demo/tables, the attention figure is results/demo/figures/attention.png"
+
+demo-all: env
+	$(BIN)/snakemake all controls $(DEMO)
+
+test: env
+	$(BIN)/pytest -m "not long and not gpu"
+
+test-fast: env
+	$(BIN)/pytest -m "not slow and not long and not gpu"
+
+test-long: env
+	$(BIN)/pytest -m "long and not gpu"
+
+env: .venv/ready
+
+.venv/ready: envs/requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q $(TORCH) -c envs/requirements.lock
+	$(BIN)/python -m pip install -q --no-deps -r envs/requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m vdep.train.extension
+	touch $@
+
+lock: env
+	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip install -q uv==0.13.9
+	PATH=$(CURDIR)/.venv/lock/bin:$$PATH $(BIN)/python envs/lock.py
+	$(BIN)/python -m vdep lock --resources resources --lock config/lock.yaml
+
+clean:
+	rm -rf results/demo resources/demo

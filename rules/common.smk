@@ -1,0 +1,254 @@
+# The configuration, typed; the names of files; and what each rule needs. No rules here.
+
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from vdep.errors import ConfigError
+from vdep.recipe import apply_lock, canonical_json, load_study, split_checkpoint
+from vdep.workflow import driver
+
+driver.prepare_environment(Path(workflow.basedir))
+
+
+def read_lock():
+    path = Path(workflow.basedir) / "config" / "lock.yaml"
+    return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
+
+
+try:
+    STUDY = load_study(apply_lock(config, read_lock()))
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+RESULTS, RESOURCES, EXECUTION = STUDY.results, STUDY.resources, STUDY.execution
+CHECKPOINTS = [split_checkpoint(name) for name in dict.fromkeys((*STUDY.checkpoints, *STUDY.controls))]
+PREPARATIONS = {
+    f"{recipe.name}-{recipe.key}": recipe
+    for model, variant in CHECKPOINTS
+    for stage in ("pretrain", "finetune")
+    for recipe in [STUDY.preparation_recipe(model, variant, stage)]
+}
+
+
+def either_of(names):
+    return "|".join(sorted(names)) or "none"
+
+
+wildcard_constraints:
+    asset=either_of(STUDY.assets),
+    prepared=either_of(PREPARATIONS),
+    model=either_of(STUDY.models),
+    variant=either_of(STUDY.variants),
+    stage="pretrain|finetune",
+    benchmark=either_of(STUDY.benchmarks),
+    table=either_of(STUDY.tables),
+    figure=either_of(STUDY.figures),
+
+
+# -- files
+
+
+def asset_manifest(name):
+    return f"{RESOURCES}/assets/{name}/manifest.json"
+
+
+def prepared_manifest(model, variant, stage):
+    recipe = STUDY.preparation_recipe(model, variant, stage)
+    return f"{RESOURCES}/prepared/{recipe.name}-{recipe.key}/manifest.json"
+
+
+def done_file(model, variant, stage):
+    return f"{RESULTS}/runs/{model}/{variant}/{stage}/done.json"
+
+
+def scores_file(model, variant, benchmark):
+    return f"{RESULTS}/evaluations/{model}/{variant}/{benchmark}.json"
+
+
+# -- assets and data
+
+
+def asset_json(wildcards):
+    return canonical_json(STUDY.assets[wildcards.asset].model_dump(mode="json"))
+
+
+def prepared_inputs(wildcards):
+    recipe = PREPARATIONS[wildcards.prepared]
+    return [asset_manifest(name) for name in dict.fromkeys((recipe.tokenizer, *recipe.sources))]
+
+
+def preparation_recipe(wildcards):
+    return PREPARATIONS[wildcards.prepared].canonical
+
+
+# -- training
+
+
+def tower_of(wildcards):
+    return asset_manifest(STUDY.models[wildcards.model].vision_tower.weights)
+
+
+def language_model_of(wildcards):
+    return asset_manifest(STUDY.models[wildcards.model].language_model)
+
+
+def data_of(stage):
+    return lambda wildcards: prepared_manifest(wildcards.model, wildcards.variant, stage)
+
+
+def recipe_of(stage):
+    return lambda wildcards: STUDY.recipe(wildcards.model, wildcards.variant, stage).canonical
+
+
+def stage_resources(stage):
+    """Resources are no trigger of a rerun: how a stage is run changes none of its results."""
+    execution = getattr(EXECUTION, stage)
+    return {
+        "gpu": execution.gpus if EXECUTION.device == "cuda" else 0,
+        "mem": execution.memory,
+        "runtime": execution.runtime,
+        "execution": canonical_json(
+            {
+                "settings": execution.model_dump(mode="json"),
+                "device": EXECUTION.device,
+                "deepspeed": f"{workflow.basedir}/config/deepspeed",
+            }
+        ),
+    }
+
+
+def stage_threads(stage):
+    execution = getattr(EXECUTION, stage)
+    return execution.processes * (execution.threads + execution.workers)
+
+
+# -- evaluation
+
+
+def benchmark_manifest(wildcards):
+    return asset_manifest(STUDY.benchmarks[wildcards.benchmark].asset)
+
+
+def evaluation_resources():
+    execution = EXECUTION.evaluate
+    return {
+        "gpu": execution.gpus if EXECUTION.device == "cuda" else 0,
+        "mem": execution.memory,
+        "runtime": execution.runtime,
+        "execution": canonical_json(
+            {
+                "threads": execution.threads,
+                "batch_size": execution.batch_size,
+                "device": EXECUTION.device,
+                "cache": f"{RESOURCES}/cache/datasets",
+            }
+        ),
+    }
+
+
+def evaluation_recipe(wildcards):
+    return STUDY.evaluation_recipe(wildcards.model, wildcards.variant, wildcards.benchmark).canonical
+
+
+# -- tables and figures
+
+
+def table_scores(wildcards):
+    return [scores_file(*key) for key in STUDY.table_evaluations(wildcards.table)]
+
+
+def table_definition(wildcards):
+    table = STUDY.tables[wildcards.table]
+    needed = set(table.columns)
+    while True:
+        more = {part for name in needed for part in (*STUDY.columns[name].mean_of, *STUDY.columns[name].sum_of)}
+        if more <= needed:
+            break
+        needed |= more
+    return canonical_json(
+        {
+            "table": table.model_dump(mode="json"),
+            "columns": {name: STUDY.columns[name].model_dump(mode="json") for name in sorted(needed)},
+            "evaluations": STUDY.table_evaluations(wildcards.table),
+        }
+    )
+
+
+def skill_evaluations():
+    return list(dict.fromkeys(key for table in STUDY.main_tables for key in STUDY.table_evaluations(table)))
+
+
+def figure_checkpoint(wildcards):
+    return done_file(wildcards.model, wildcards.variant, "finetune")
+
+
+def figure_images(wildcards):
+    return asset_manifest(STUDY.figures[wildcards.figure].asset)
+
+
+def figure_flows(wildcards):
+    figure = STUDY.figures[wildcards.figure]
+    return [f"{RESULTS}/attention/{wildcards.figure}/{name}.npz" for name in (figure.left, figure.right)]
+
+
+def figure_definition(wildcards):
+    return canonical_json(STUDY.figures[wildcards.figure].model_dump(mode="json"))
+
+
+def attention_parameters(wildcards):
+    figure = STUDY.figures[wildcards.figure]
+    settings = STUDY.stage(wildcards.model, wildcards.variant, "finetune")
+    return canonical_json(
+        {
+            "folder": figure.file,
+            "question": figure.question,
+            "samples": figure.samples,
+            "curve_samples": figure.curve_samples,
+            "template": settings.template,
+            "image_path": settings.image,
+            "precision": STUDY.evaluation.precision,
+        }
+    )
+
+
+# -- targets
+
+
+def table_files(name):
+    return [f"{RESULTS}/tables/{name}.{ending}" for ending in ("csv", "md", "provenance.json")]
+
+
+def main_targets():
+    tables = [file for name in STUDY.main_tables for file in table_files(name)]
+    figures = [f"{RESULTS}/figures/{name}.{ending}" for name in STUDY.figures for ending in ("png", "csv")]
+    skills = [f"{RESULTS}/tables/skills.{ending}" for ending in ("csv", "md")] if STUDY.skills else []
+    return tables + figures + skills
+
+
+def ablation_tables():
+    return [file for name in STUDY.tables if name not in STUDY.main_tables for file in table_files(name)]
+
+
+def control_targets():
+    return [scores_file(*key) for key in STUDY.control_evaluations()]
+
+
+def asset_targets():
+    return [asset_manifest(name) for name in STUDY.needed_assets()]
+
+
+# -- before any job starts
+
+
+def before_the_first_job():
+    """Refuse a second driver, and a plan that needs GPUs this machine does not have."""
+    try:
+        driver.lock(Path(workflow.basedir) / ".snakemake")
+        jobs = [job for job in workflow.dag.needrun_jobs()]
+        needing = sorted({job.rule.name for job in jobs if (job.resources.get("gpu") or 0) > 0})
+        if workflow.local_exec and needing:
+            driver.require_gpu(needing)
+    except driver.NotReady as error:
+        raise WorkflowError(str(error))

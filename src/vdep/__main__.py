@@ -1,0 +1,198 @@
+"""``python -m vdep``: the steps of the pipeline, as Snakemake calls them and as people can."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from .errors import UserError
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from pydantic import TypeAdapter
+
+    from .assets.fetch import fetch, make
+    from .recipe import Asset, MadeAsset
+
+    asset = TypeAdapter(Asset).validate_json(arguments.asset)
+    folder = Path(arguments.manifest).parent
+    if isinstance(asset, MadeAsset):
+        make(arguments.name, asset, folder)
+    else:
+        fetch(arguments.name, asset, folder, Path.cwd())
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from .assets.manifest import only_file
+    from .data.prepare import ArchiveRoute, prepare
+    from .recipe import PreparationRecipe
+
+    recipe = PreparationRecipe.model_validate_json(arguments.recipe)
+    folders = {path.parent.name: path.parent for path in map(Path, arguments.inputs)}
+    dataset = recipe.dataset
+    conversations = folders[dataset.conversations]
+    prepare(
+        recipe,
+        conversations / dataset.file if dataset.file else only_file(conversations, ".json"),
+        folders[recipe.tokenizer],
+        [ArchiveRoute(only_file(folders[e.asset], ".zip"), e.prefix, e.folder) for e in dataset.images],
+        Path(arguments.manifest).parent,
+        arguments.workers,
+    )
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .files import read_json, sha256
+    from .recipe import StageExecution, TrainingRecipe
+    from .train.job import Job
+    from .train.launch import launch
+
+    recipe = TrainingRecipe.model_validate_json(arguments.recipe)
+    execution = json.loads(arguments.execution)
+    done = Path(arguments.done)
+    manifests = {name: Path(getattr(arguments, name)) for name in ("tower", "language_model", "data")}
+    inputs = {name: sha256(path) for name, path in manifests.items()}
+    initial = None
+    if arguments.initial:
+        before = Path(arguments.initial)
+        initial = (before.parent / read_json(before)["run"]).resolve()
+        inputs["initial"] = sha256(before)
+    job = Job(
+        recipe=recipe,
+        execution=StageExecution.model_validate(execution["settings"]),
+        device=execution["device"],
+        deepspeed=Path(execution["deepspeed"]).resolve(),
+        initial=initial,
+        run=(done.parent / recipe.key).resolve(),
+        inputs=inputs,
+        **{name: path.parent.resolve() for name, path in manifests.items()},
+    )
+    return launch(job, done)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from .evaluation.run import EvaluationJob, evaluate
+    from .recipe import EvaluationRecipe
+
+    execution = json.loads(arguments.execution)
+    evaluate(
+        EvaluationJob(
+            recipe=EvaluationRecipe.model_validate_json(arguments.recipe),
+            checkpoint=Path(arguments.checkpoint),
+            asset=Path(arguments.data).parent,
+            scores=Path(arguments.scores),
+            cache=Path(execution["cache"]).resolve(),
+            device=execution["device"],
+            threads=execution["threads"],
+            batch_size=execution["batch_size"],
+        )
+    )
+    return 0
+
+
+def _attention(arguments: argparse.Namespace) -> int:
+    from .files import read_json
+    from .report.attention import flow, list_images
+
+    done, settings = Path(arguments.checkpoint), json.loads(arguments.settings)
+    images = list_images(Path(arguments.images).parent / settings["folder"])
+    flow(
+        done.parent / read_json(done)["run"],
+        settings["template"],
+        settings["image_path"],
+        images[: settings["curve_samples"]],
+        settings["question"],
+        settings["samples"],
+        json.loads(arguments.execution)["device"],
+        settings["precision"],
+    ).save(Path(arguments.output))
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from .schema import schema_text
+
+    sys.stdout.write(schema_text())
+    return 0
+
+
+def _lock(arguments: argparse.Namespace) -> int:
+    from .assets.lock import write_lock
+
+    write_lock(Path(arguments.resources), Path(arguments.lock))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="vdep", description=__doc__)
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("fetch", help="download an asset, or make it")
+    command.add_argument("--name", required=True)
+    command.add_argument("--asset", required=True, help="the asset's entry in the configuration, as JSON")
+    command.add_argument("--manifest", required=True, help="written last; the files lie beside it")
+    command.set_defaults(run=_fetch)
+
+    command = commands.add_parser("prepare", help="check and tokenise a dataset")
+    command.add_argument("--recipe", required=True, help="a preparation recipe as JSON")
+    command.add_argument("--inputs", required=True, nargs="+", help="manifests of the dataset's assets and the tokenizer's")
+    command.add_argument("--manifest", required=True, help="written last; the prepared data lies beside it")
+    command.add_argument("--workers", type=int, default=1)
+    command.set_defaults(run=_prepare)
+
+    command = commands.add_parser("train", help="run or resume one stage of a training")
+    command.add_argument("--recipe", required=True, help="a training recipe as JSON")
+    command.add_argument("--execution", required=True, help="how to run it, as JSON")
+    command.add_argument("--tower", required=True, help="manifest of the vision tower")
+    command.add_argument("--language-model", required=True, help="manifest of the language model")
+    command.add_argument("--data", required=True, help="manifest of the prepared data")
+    command.add_argument("--initial", help="done.json of the stage before")
+    command.add_argument("--done", required=True, help="written last; the run's folder lies beside it")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("evaluate", help="run one checkpoint on one benchmark")
+    command.add_argument("--recipe", required=True, help="an evaluation recipe as JSON")
+    command.add_argument("--execution", required=True, help="how to run it, as JSON")
+    command.add_argument("--checkpoint", required=True, help="done.json of the SFT")
+    command.add_argument("--data", required=True, help="manifest of the benchmark's data")
+    command.add_argument("--scores", required=True, help="written last; the samples lie beside it")
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("attention", help="how much a question's words attend to each image token")
+    command.add_argument("--settings", required=True, help="question, template and so on, as JSON")
+    command.add_argument("--execution", required=True, help="how to run it, as JSON")
+    command.add_argument("--checkpoint", required=True, help="done.json of the SFT")
+    command.add_argument("--images", required=True, help="manifest of the pictures")
+    command.add_argument("--output", required=True)
+    command.set_defaults(run=_attention)
+
+    command = commands.add_parser("schema", help="print the JSON schema of the configuration (config/schema.json)")
+    command.set_defaults(run=_schema)
+
+    command = commands.add_parser("lock", help="record the revisions, hashes and sizes of what was downloaded")
+    command.add_argument("--resources", default="resources")
+    command.add_argument("--lock", default="config/lock.yaml")
+    command.set_defaults(run=_lock)
+    return whole
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    arguments = parser().parse_args()
+    try:
+        return int(arguments.run(arguments))
+    except UserError as error:
+        if os.environ.get("VDEP_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Which samples are trained at which step, in which mode: a pure function of the data's lengths, the recipe and the step.
+
+The plan knows nothing of ranks: the same global batches come out on any number of GPUs, and resuming is "start at step k".
+``assign`` divides one global batch among ranks and micro-batches, which changes no result.
+
+The hybrid schedule of VDEP (paper, section 3.3): an epoch is every sample once in LLaVA mode plus round(ratio * N) samples,
+drawn without replacement, once in VDEP mode. ``interleaved`` puts VDEP and LLaVA samples into every global batch as
+ratio : 1, to within one sample by cumulative rounding and exactly over the epoch. ``fused`` takes the same number of steps
+with the LLaVA samples alone, and trains both losses of a sample in one pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+_STREAMS = {"llava": 1, "vdep": 2, "mix": 3, "modality": 4, "megabatch": 5}
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """The stage-1 schedule of VDEP."""
+
+    ratio: float
+    schedule: Literal["interleaved", "fused"]
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """One step. Three arrays of equal length: row numbers, and which losses each sample contributes to.
+
+    A sample in LLaVA mode has only ``text_loss``, one in VDEP mode only ``image_loss``; a fused one may have both.
+    """
+
+    samples: np.ndarray
+    text_loss: np.ndarray
+    image_loss: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def take(self, rows: np.ndarray | slice) -> GlobalBatch:
+        return GlobalBatch(self.samples[rows], self.text_loss[rows], self.image_loss[rows])
+
+
+def _mix64(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: spreads 64-bit integers evenly. Written out so that no library version changes it."""
+    with np.errstate(over="ignore"):
+        z = (values + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def permutation(count: int, *key: int) -> np.ndarray:
+    """A permutation of ``range(count)`` that depends on ``key`` alone."""
+    state = np.uint64(0)
+    for part in key:
+        state = _mix64(np.array([state ^ np.uint64(part & 0xFFFFFFFFFFFFFFFF)], np.uint64))[0]
+    return np.argsort(_mix64(np.arange(count, dtype=np.uint64) ^ state), kind="stable")
+
+
+def cumulative_share(position: int, part: int, whole: int) -> int:
+    """round(position * part / whole), halves up, in integers: how much of ``part`` is due after ``position`` of ``whole``."""
+    return (2 * position * part + whole) // (2 * whole)
+
+
+class BatchPlan:
+    """The global batches of one training.
+
+    Args:
+        lengths: tokens of each sample, an image counted as its image tokens; (samples,).
+        has_image: (samples,) bool.
+        global_batch: samples per step; the last step of an epoch may hold fewer.
+        grouping: ``modality_length`` makes every global batch of one modality and of similar length, as in LLaVA's SFT, but
+            by tokens instead of words.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        has_image: np.ndarray,
+        *,
+        global_batch: int,
+        epochs: int,
+        seed: int,
+        grouping: Literal["none", "modality_length"] = "none",
+        hybrid: Hybrid | None = None,
+    ) -> None:
+        if hybrid is not None and grouping != "none":
+            raise ValueError("the hybrid schedule mixes modes in every batch and cannot be grouped by length")
+        self.lengths = np.asarray(lengths)
+        self.has_image = np.asarray(has_image, bool)
+        self.global_batch = global_batch
+        self.epochs = epochs
+        self.seed = seed
+        self.grouping = grouping
+        self.hybrid = hybrid
+        self._orders: dict[tuple[int, str], np.ndarray] = {}
+
+    @property
+    def samples(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def vdep_samples(self) -> int:
+        """round(ratio * N): how many samples an epoch trains in VDEP mode."""
+        if self.hybrid is None:
+            return 0
+        numerator, denominator = float(self.hybrid.ratio).as_integer_ratio()
+        return (2 * numerator * self.samples + denominator) // (2 * denominator)
+
+    @cached_property
+    def epoch_items(self) -> int:
+        return self.samples + self.vdep_samples
+
+    @cached_property
+    def epoch_steps(self) -> int:
+        return -(-self.epoch_items // self.global_batch)
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.epoch_steps
+
+    def batch(self, step: int) -> GlobalBatch:
+        """The global batch of step ``step``, counted from 0."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of {self.steps}")
+        epoch, step = divmod(step, self.epoch_steps)
+        start = step * self.global_batch
+        stop = min(start + self.global_batch, self.epoch_items)
+        if self.hybrid is None:
+            samples = self._order(epoch)[start:stop]
+            return GlobalBatch(samples, np.ones(len(samples), bool), np.zeros(len(samples), bool))
+        if self.hybrid.schedule == "fused":
+            return self._fused(epoch, start, stop)
+        return self._interleaved(epoch, step, start, stop)
+
+    def _vdep_range(self, start: int, stop: int) -> tuple[int, int]:
+        return (
+            cumulative_share(start, self.vdep_samples, self.epoch_items),
+            cumulative_share(stop, self.vdep_samples, self.epoch_items),
+        )
+
+    def _interleaved(self, epoch: int, step: int, start: int, stop: int) -> GlobalBatch:
+        vdep_start, vdep_stop = self._vdep_range(start, stop)
+        llava = self._stream(epoch, "llava")[start - vdep_start : stop - vdep_stop]
+        vdep = self._stream(epoch, "vdep")[vdep_start:vdep_stop]
+        samples = np.concatenate([llava, vdep])
+        text_loss = np.arange(len(samples)) < len(llava)
+        order = permutation(len(samples), self.seed, epoch, _STREAMS["mix"], step)
+        return GlobalBatch(samples[order], text_loss[order], ~text_loss[order])
+
+    def _fused(self, epoch: int, start: int, stop: int) -> GlobalBatch:
+        vdep_start, vdep_stop = self._vdep_range(start, stop)
+        positions = np.arange(start - vdep_start, stop - vdep_stop)
+        samples = self._stream(epoch, "llava")[positions]
+        due = [cumulative_share(int(p), self.vdep_samples, self.samples) for p in (*positions, stop - vdep_stop)]
+        return GlobalBatch(samples, np.ones(len(samples), bool), np.diff(due).astype(bool))
+
+    def _stream(self, epoch: int, name: str) -> np.ndarray:
+        if (epoch, name) not in self._orders:
+            self._orders[epoch, name] = permutation(self.samples, self.seed, epoch, _STREAMS[name])
+        return self._orders[epoch, name]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self.grouping == "none":
+            return self._stream(epoch, "llava")
+        if (epoch, "grouped") not in self._orders:
+            self._orders[epoch, "grouped"] = self._grouped(epoch)
+        return self._orders[epoch, "grouped"]
+
+    def _grouped(self, epoch: int) -> np.ndarray:
+        """LLaVA ``get_modality_length_grouped_indices``: shuffle each modality, cut it into global batches sorted by
+        length, shuffle the batches; what is left of both modalities makes the last batches."""
+        whole, rest = [], []
+        for number, chosen in enumerate((self.has_image, ~self.has_image)):
+            rows = np.flatnonzero(chosen)
+            rows = rows[permutation(len(rows), self.seed, epoch, _STREAMS["modality"], number)]
+            batches = [rows[i : i + self.global_batch] for i in range(0, len(rows), self.global_batch)]
+            if batches and len(batches[-1]) < self.global_batch:
+                rest.append(batches.pop())
+            whole += batches
+        order = permutation(len(whole), self.seed, epoch, _STREAMS["megabatch"])
+        chosen_batches = [whole[i] for i in order]
+        if rest:
+            chosen_batches.append(np.concatenate(rest))
+        by_length = [batch[np.argsort(-self.lengths[batch], kind="stable")] for batch in chosen_batches]
+        return np.concatenate(by_length) if by_length else np.empty(0, np.int64)
+
+
+def assign(batch: GlobalBatch, lengths: np.ndarray, ranks: int, micro_batch: int) -> list[list[GlobalBatch]]:
+    """Divide a global batch: for each rank a list of micro-batches, of the same number on every rank.
+
+    Samples of similar length share a micro-batch, and the ranks get alike work. Where a rank has too few samples, its
+    last micro-batches are empty.
+    """
+    order = np.argsort(-lengths[batch.samples], kind="stable")
+    rounds = -(-len(batch) // (ranks * micro_batch))
+    plan: list[list[GlobalBatch]] = [[] for _ in range(ranks)]
+    for i in range(rounds):
+        chunk = order[i * ranks * micro_batch : (i + 1) * ranks * micro_batch]
+        for rank in range(ranks):
+            plan[rank].append(batch.take(chunk[rank::ranks]))
+    return plan

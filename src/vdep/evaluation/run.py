@@ -1,0 +1,198 @@
+"""One checkpoint on one benchmark: seen and blind, in one process, validated before anything is published."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvaluationError
+from ..files import read_json, sha256, write_json
+from ..recipe import EvaluationRecipe
+from .judge import judge_environment
+from .samples import write_samples
+from .tasks import LMMS_EVAL_VERSION, offline_environment, task_config
+
+log = logging.getLogger(__name__)
+
+MOST_EMPTY = 0.1
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What is evaluated, and where everything lies. ``scores`` is written last; the samples lie beside it."""
+
+    recipe: EvaluationRecipe
+    checkpoint: Path
+    """done.json of the SFT."""
+    asset: Path
+    cache: Path
+    scores: Path
+    device: str
+    threads: int
+    batch_size: int
+
+
+def evaluate(job: EvaluationJob) -> dict[str, Any]:
+    """Run the benchmark and write its scores.
+
+    Raises:
+        EvaluationError: where anything says that the score cannot be trusted. Nothing is written then but the answers.
+    """
+    offline_environment(job.cache)
+    done = read_json(job.checkpoint)
+    weights = (job.checkpoint.parent / done["run"]).resolve()
+    benchmark = job.recipe.settings
+    with judge_environment(benchmark.judge) as judge, tempfile.TemporaryDirectory() as scratch:
+        import torch
+        from lmms_eval.api.task import ConfigurableTask
+
+        from ..model.llava import DTYPES
+        from .lmms_model import VdepModel
+
+        torch.set_num_threads(job.threads)
+        _quiet()
+        task = ConfigurableTask(config=task_config(benchmark, job.asset))
+        answers = job.scores.parent / "answers" / f"{job.recipe.benchmark}-{job.recipe.key}-{done['digest'][:16]}"
+        answers.parent.mkdir(parents=True, exist_ok=True)
+        model = VdepModel(
+            weights,
+            job.recipe.template,
+            job.recipe.image,
+            device=job.device,
+            dtype=DTYPES[job.recipe.evaluation.precision],
+            batch_size=job.batch_size,
+            max_new_tokens=benchmark.max_new_tokens,
+            answers=answers,
+        )
+        passes = {"seen": _one_pass(job, model, task, Path(scratch))}
+        if benchmark.blind:
+            model.blind = True
+            passes["blind"] = _one_pass(job, model, task, Path(scratch))
+    samples_path = job.scores.with_suffix(".samples.jsonl.gz")
+    write_samples(samples_path, {name: result["rows"] for name, result in passes.items()})
+    scores = {
+        "benchmark": job.recipe.benchmark,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "digest": job.recipe.digest,
+        "checkpoint": {
+            "recipe": done["recipe"],
+            "initial_recipe": done["initial_recipe"],
+            "weights": done["digest"],
+            "versions": done["versions"],
+        },
+        "judge": judge,
+        "lmms_eval": LMMS_EVAL_VERSION,
+        **{name: result["summary"] for name, result in passes.items()},
+        "samples": {"file": samples_path.name, "sha256": sha256(samples_path)},
+    }
+    write_json(job.scores, scores)
+    return scores
+
+
+def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    from .chance import chance_by_part, guess_rates, read_questions
+    from .scores import score_samples
+
+    seed = job.recipe.evaluation.seed
+    _reset_module_totals(task)
+    # lmms-eval writes some result files wherever it is, unless it is told where
+    arguments = argparse.Namespace(output_path=str(scratch), process_with_media=False, reasoning_tags=None)
+    with _stdout_to_stderr():
+        results = simple_evaluate(
+            model=model,
+            tasks=[task],
+            task_manager=TaskManager("ERROR", include_defaults=False),
+            batch_size=job.batch_size,
+            log_samples=True,
+            bootstrap_iters=0,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            cli_args=arguments,
+            process_docs_parallel=1,
+        )
+    (name, samples), *_ = results["samples"].items()
+    validate(job.recipe, samples)
+    scored, parts = score_samples(job.recipe.settings.scorer, samples, results["results"][name])
+    empty = sum(not _answer(s).strip() for s in samples)
+    rows = [
+        {**asdict(s), "answer": _answer(sample), "target": str(sample["target"])}
+        for s, sample in zip(scored, samples, strict=True)
+    ]
+    summary = {"parts": parts, "n": len(samples), "empty": empty}
+    questions = read_questions(job.asset, len(samples))
+    if questions is not None:
+        rates = guess_rates(questions)
+        rows = [row | {"skill": questions[row["document"]]["skill"], "guess": rates[row["document"]]} for row in rows]
+        summary["chance"] = chance_by_part(job.recipe.settings.scorer, scored, questions)
+    return {"summary": summary, "rows": rows}
+
+
+def validate(recipe: EvaluationRecipe, samples: list[dict[str, Any]]) -> None:
+    """The right number of samples, and no surge of empty answers.
+
+    Raises:
+        EvaluationError: saying what is wrong and what to do.
+    """
+    expected = recipe.settings.samples
+    if not samples or (expected is not None and len(samples) != expected):
+        raise EvaluationError(
+            f"{recipe.benchmark}: {len(samples)} samples were scored, {expected or 'at least one'} should have been. "
+            "The data is another revision, or the run was cut short."
+        )
+    empty = sum(not _answer(s).strip() for s in samples)
+    if empty > MOST_EMPTY * len(samples):
+        raise EvaluationError(
+            f"{recipe.benchmark}: {empty} of {len(samples)} answers are empty. The checkpoint does not answer: look at its "
+            "training log, and at the prompt template of its model."
+        )
+    judged = [s["gpt_eval_score"] for s in samples if recipe.settings.judge and "gpt_eval_score" in s]
+    silent = sum(not value.get("eval_model") for value in judged)
+    if silent:
+        raise EvaluationError(
+            f"{recipe.benchmark}: the judge did not grade {silent} of {len(judged)} answers. Start the evaluation again; the "
+            "model's answers are kept."
+        )
+
+
+def _answer(sample: dict[str, Any]) -> str:
+    response = sample["resps"][0] if sample.get("resps") else ""
+    while isinstance(response, list):
+        response = response[0] if response else ""
+    return str(response)
+
+
+def _reset_module_totals(task: Any) -> None:
+    """OCRBench adds its hits up in a global of its module; a second pass would count the first one's too."""
+    totals: dict[str, int] = getattr(task.config.process_results, "__globals__", {}).get("OCRBench_score") or {}
+    for key in totals:
+        totals[key] = 0
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Benchmarks print their details; standard output stays clean."""
+    before, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def _quiet() -> None:
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level=os.environ.get("VDEP_LMMS_EVAL_LOG", "WARNING"))

@@ -1,0 +1,118 @@
+"""The benchmarks as lmms-eval defines them, on data of ours.
+
+Prompts, answer extraction and metrics come from lmms-eval's own task files, untouched. What is replaced is where the data
+lies (Parquet files of a pinned revision), what would reach out to the network, and what would write submission files.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvaluationError
+from ..recipe import Benchmark
+
+LMMS_EVAL_VERSION = "0.7.3"
+
+
+def parquet_files(folder: Path, pattern: str) -> list[str]:
+    """Files of an asset that match a pattern, sorted.
+
+    Raises:
+        EvaluationError: where there is none.
+    """
+    found = sorted(str(path) for path in folder.glob(pattern))
+    if not found:
+        raise EvaluationError(f"{folder} holds no file that matches {pattern!r}: download the asset again")
+    return found
+
+
+def task_config(benchmark: Benchmark, asset: Path) -> dict[str, Any]:
+    """lmms-eval's configuration of the task, with the data replaced."""
+    import lmms_eval
+    from lmms_eval.utils import load_yaml_config
+
+    path = Path(lmms_eval.__file__).parent / "tasks" / benchmark.task
+    if not path.is_file():
+        raise EvaluationError(f"lmms-eval {LMMS_EVAL_VERSION} has no task file {benchmark.task}")
+    config = load_yaml_config(str(path))
+    split = config["test_split"]
+    if split not in benchmark.files:
+        raise EvaluationError(f"{benchmark.task} evaluates the split {split!r}, for which no file is configured")
+    config.pop("dataset_name", None)
+    config.pop("tag", None)
+    config["dataset_path"] = "parquet"
+    config["dataset_kwargs"] = {"data_files": {split: parquet_files(asset, benchmark.files[split])}}
+    # submission files are for servers that nobody is asked here
+    config["metric_list"] = [m for m in config["metric_list"] if m["metric"] != "submission"]
+    adapt = _ADAPTATIONS.get(benchmark.task)
+    if adapt is not None:
+        adapt(config, benchmark, asset)
+    return config
+
+
+def _join_gqa_images(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
+    """lmms-eval fetches the images of GQA from the hub while it processes documents; ours lie beside the questions."""
+    config["process_docs"] = partial(_with_images, files=parquet_files(asset, benchmark.files["images"]))
+
+
+def _with_images(documents: Any, files: list[str]) -> Any:
+    from datasets import load_dataset
+
+    images = load_dataset("parquet", data_files={"images": files}, split="images")
+    row_of = {name: row for row, name in enumerate(images["id"])}
+    rows = [row_of[name] for name in documents["imageId"]]
+    features = documents.features.copy()
+    features["image"] = images.features["image"]
+    pictures = images.select(rows).select_columns(["image"])
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets([documents, pictures], axis=1)
+
+
+def _image_questions_only(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
+    """The paper's column is the image half of SEED-Bench; each video row would cost eight images."""
+    config["process_docs"] = _only_images
+    config["metric_list"] = [m for m in config["metric_list"] if m["metric"] == "seed_image"]
+
+
+def _only_images(documents: Any) -> Any:
+    kinds = documents["data_type"]
+    return documents.select([row for row, kind in enumerate(kinds) if kind == "image"])
+
+
+def _static_mmbench(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
+    """Circular evaluation by rules, without a judge; lmms-eval has such a task for the English half only."""
+    from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator
+
+    def aggregate(results: list[dict[str, Any]]) -> float:
+        overall, _, _ = mmbench_evaluator.eval_result(results, eval_method="static")
+        return float(overall) * 100
+
+    config["metric_list"] = [{"metric": "gpt_eval_score", "aggregation": aggregate, "higher_is_better": True}]
+
+
+_ADAPTATIONS = {
+    "gqa/gqa.yaml": _join_gqa_images,
+    "seedbench/seedbench.yaml": _image_questions_only,
+    "mmbench/mmbench_en_dev_static.yaml": _static_mmbench,
+    "mmbench/mmbench_cn_dev.yaml": _static_mmbench,
+}
+
+
+def offline_environment(cache: Path) -> None:
+    """Before lmms-eval is imported: no network, no token, and a cache of our own."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_TOKEN"):
+        os.environ.pop(name, None)
+    os.environ.update(
+        {
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(cache),
+            "LMMS_EVAL_DATASETS_CACHE": str(cache),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
+    os.environ.setdefault("OPENAI_API_KEY", "none")

@@ -1,0 +1,132 @@
+"""LLaVA as transformers has it, built from a vision tower and a language model, for both families of the paper.
+
+The stock class holds Llama. Phi's head has a bias, which the stock class would drop, so Phi gets a subclass; nothing else
+differs, and a checkpoint of either loads with ``load_checkpoint`` here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipVisionModel,
+)
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from ..errors import ConfigError
+from ..recipe import VisionTower
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+class LlavaWithHeadBias(LlavaForConditionalGeneration):
+    """LLaVA around a language model whose head has a bias, such as Phi-2."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=True)
+        self.post_init()
+
+
+def model_class(config: LlavaConfig) -> type[LlavaForConditionalGeneration]:
+    return LlavaWithHeadBias if config.text_config.model_type == "phi" else LlavaForConditionalGeneration
+
+
+def load_vision_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel | SiglipVisionModel:
+    """The vision half of a CLIP or SigLIP folder.
+
+    Raises:
+        ConfigError: for another kind of model.
+    """
+    kind = json.loads((folder / "config.json").read_text()).get("model_type", "")
+    towers = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
+    for name, tower in towers.items():
+        if kind.startswith(name):
+            return tower.from_pretrained(folder, dtype=dtype)
+    raise ConfigError(f"{folder}: a vision tower of type {kind!r} is not supported (known: {', '.join(towers)})")
+
+
+def build_model(
+    tower_folder: Path, language_folder: Path, tower: VisionTower, dtype: torch.dtype, projector_seed: int
+) -> LlavaForConditionalGeneration:
+    """A LLaVA with pretrained parts and a new projector (Linear, GELU, Linear, as initialised by ``nn.Linear``).
+
+    Raises:
+        ConfigError: where the tower yields another number of image tokens than the recipe says.
+    """
+    vision_tower = load_vision_tower(tower_folder, dtype)
+    language_model = AutoModelForCausalLM.from_pretrained(language_folder, dtype=dtype)
+    vision, text = vision_tower.config, language_model.config
+    class_tokens = 1 if isinstance(vision_tower, CLIPVisionModel) else 0
+    tokens = (vision.image_size // vision.patch_size) ** 2 + class_tokens - (tower.feature_select == "default")
+    if tokens != tower.image_tokens:
+        raise ConfigError(
+            f"{tower_folder}: this tower yields {tokens} image tokens with feature_select {tower.feature_select!r}, "
+            f"but the model's image_tokens is {tower.image_tokens}"
+        )
+    config = LlavaConfig(
+        vision_config=_portable(vision.to_dict()),
+        text_config=_portable(text.to_dict()),
+        image_token_index=text.vocab_size,
+        image_seq_length=tokens,
+        vision_feature_layer=tower.layer,
+        vision_feature_select_strategy=tower.feature_select,
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        model = model_class(config)(config)
+    torch.manual_seed(projector_seed)
+    model.model.multi_modal_projector = LlavaMultiModalProjector(config).to(dtype)
+    model.model.vision_tower = vision_tower
+    model.model.language_model = language_model.model
+    model.lm_head = language_model.lm_head
+    return model
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the folder it was loaded from: the same weights have the same files wherever they are trained."""
+    return {key: value for key, value in config.items() if key != "_name_or_path"}
+
+
+def projector(model: LlavaForConditionalGeneration) -> nn.Module:
+    return model.model.multi_modal_projector
+
+
+def set_dropout(model: nn.Module, dropout: str | float) -> None:
+    """Replace every dropout probability, or leave the model's own (``model``): Phi-2 carries 0.1 and is trained with it."""
+    if dropout == "model":
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = float(dropout)
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = float(dropout)  # type: ignore[assignment]
+
+
+def image_features(model: LlavaForConditionalGeneration, pixel_values: Tensor) -> Tensor:
+    """What the projector reads: the tower's states of the chosen layer, (images, image_tokens, vision_dim), no gradient."""
+    with torch.no_grad():
+        states = model.model.vision_tower(pixel_values, output_hidden_states=True).hidden_states
+        features = states[model.config.vision_feature_layer]
+        return features[:, 1:] if model.config.vision_feature_select_strategy == "default" else features
+
+
+def splice(text_embeddings: Tensor, image_mask: Tensor, image_embeddings: Tensor) -> Tensor:
+    """Put image embeddings (images, image_tokens, dim) at the image positions of (batch, length, dim)."""
+    values = image_embeddings.reshape(-1, image_embeddings.shape[-1]).to(text_embeddings.dtype)
+    return text_embeddings.masked_scatter(image_mask.unsqueeze(-1), values)
+
+
+def load_checkpoint(folder: Path, dtype: torch.dtype, **kwargs: Any) -> LlavaForConditionalGeneration:
+    """A saved checkpoint of either family."""
+    config = AutoConfig.from_pretrained(folder)
+    return model_class(config).from_pretrained(folder, dtype=dtype, **kwargs)

@@ -1,0 +1,105 @@
+"""A LLaVA and its losses as one module: micro-batch -> (loss, report). LLaVA mode and VDEP mode are two losses of one task."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from ..data.collate import Batch
+from ..recipe import VdepSettings
+from .llava import image_features, projector, splice
+from .objective import image_loss_sum, text_loss_sum
+
+
+class Scales(NamedTuple):
+    """What the summed losses of a micro-batch are multiplied with: 1 / the counts of the *global* batch, times the number
+    of ranks where the engine averages gradients over them. ``image`` holds alpha as well."""
+
+    text: float
+    image: float
+
+
+class Report(NamedTuple):
+    """Sums over a micro-batch, detached: losses, and what tells whether the projector drifts (docs/method.md)."""
+
+    text_sum: Tensor
+    image_sum: Tensor
+    projector_norm_sum: Tensor
+    """Sum over images of the mean over image tokens of ||X||."""
+    projector_variance_sum: Tensor
+    """Sum over images of the mean over dimensions of the variance of X over the image tokens."""
+    projector_cosine_sum: Tensor
+    """Sum over images of the mean cosine between two different image tokens."""
+
+
+class AlignmentTask(nn.Module):
+    """The model under training. ``vdep`` is None for the baseline and for SFT."""
+
+    def __init__(self, model: LlavaForConditionalGeneration, vdep: VdepSettings | None) -> None:
+        super().__init__()
+        self.model = model
+        self.vdep = vdep
+
+    def forward(self, batch: Batch, scales: Scales) -> tuple[Tensor, Report]:
+        """The scaled loss of a micro-batch (a scalar with a gradient) and the sums behind it."""
+        losses, report = self.losses(batch)
+        return losses["text"] * scales.text + losses["image"] * scales.image, report
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Report]:
+        """Unscaled sums ``text`` and ``image``; both belong to one forward pass."""
+        embeddings, image_embeddings = self.embed(batch)
+        hidden = self.model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        zero = image_embeddings.float().sum() * 0.0
+        text = text_loss_sum(hidden, batch.labels, self.model.lm_head) if _any_label(batch) else zero
+        image = zero
+        if self.vdep is not None and bool(batch.image_loss_mask.any()):
+            image = image_loss_sum(
+                hidden,
+                embeddings,
+                batch.image_loss_mask,
+                loss=self.vdep.loss,
+                position=self.vdep.position,
+                detach_target=self.vdep.detach_target,
+                reduction=self.vdep.reduction,
+                normalize=self.vdep.normalize,
+                inverse_floor=self.vdep.inverse_floor,
+            )
+        norm, variance, cosine = projector_statistics(image_embeddings if batch.pixel_values is not None else None)
+        report = Report(text.detach(), image.detach(), norm, variance, cosine)
+        # `zero` keeps the projector in the graph where a micro-batch has no image, so that no rank waits for its gradient
+        return {"text": text + zero, "image": image + zero}, report
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The language model's input (batch, length, dim), and X (images, image_tokens, dim)."""
+        text_embeddings = self.model.get_input_embeddings()(batch.input_ids)
+        project = projector(self.model)
+        dtype = next(project.parameters()).dtype
+        if batch.pixel_values is None:
+            width = self.model.config.vision_config.hidden_size
+            return text_embeddings, project(torch.zeros(1, 1, width, device=text_embeddings.device, dtype=dtype))
+        features = image_features(self.model, batch.pixel_values.to(self.model.model.vision_tower.dtype))
+        image_embeddings = project(features.to(dtype))
+        return splice(text_embeddings, batch.image_mask, image_embeddings), image_embeddings
+
+
+def _any_label(batch: Batch) -> bool:
+    return bool((batch.labels[:, 1:] != -100).any())
+
+
+@torch.no_grad()
+def projector_statistics(image_embeddings: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over images of the mean norm, the mean per-dimension variance and the mean cosine between image tokens."""
+    if image_embeddings is None:
+        zero = torch.zeros(())
+        return zero, zero, zero
+    x = image_embeddings.float()
+    tokens = x.shape[1]
+    norm = x.norm(dim=-1).mean(1).sum()
+    variance = x.var(dim=1, unbiased=False).mean(-1).sum()
+    unit = torch.nn.functional.normalize(x, dim=-1)
+    total = unit.sum(1).square().sum(-1) - unit.square().sum(-1).sum(-1)
+    cosine = (total / max(tokens * (tokens - 1), 1)).sum()
+    return norm, variance, cosine

@@ -1,0 +1,102 @@
+"""Draw two checkpoints' attention side by side, on one colour scale, with the totals over the layers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from ..errors import ReportError
+from .attention_data import Flow, total_interval
+
+MOST_LAYERS = 8
+MAP = "magma"
+COLORS = ("#666666", "#c0392b")
+
+
+def shown_layers(layers: int) -> list[int]:
+    """At most ``MOST_LAYERS``, evenly spread, the first and the last among them."""
+    return sorted({round(x) for x in np.linspace(0, layers - 1, min(layers, MOST_LAYERS))})
+
+
+def totals_csv(flows: dict[str, Flow]) -> str:
+    """The numbers behind the curves: checkpoint, layer, total attention to the image, 95% interval over pictures."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["checkpoint", "layer", "total", "low", "high", "pictures"])
+    for name, flow in flows.items():
+        low, high = total_interval(flow.totals)
+        for layer, value in enumerate(flow.totals.mean(0)):
+            writer.writerow([name, layer + 1, f"{value:.5f}", f"{low[layer]:.5f}", f"{high[layer]:.5f}", len(flow.totals)])
+    return buffer.getvalue()
+
+
+def draw(flows: dict[str, Flow], question: str, path: Path) -> None:
+    """Write the figure. ``flows`` holds two checkpoints by name, on the same pictures."""
+    if len(flows) != 2:
+        raise ReportError("the attention figure compares exactly two checkpoints")
+    (_, first), (_, second) = flows.items()
+    if first.maps.shape != second.maps.shape or not np.array_equal(first.pixels, second.pixels):
+        raise ReportError("the two checkpoints of the attention figure did not see the same pictures")
+    samples, layers, tokens = first.maps.shape
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        raise ReportError(f"{tokens} image tokens make no square map")
+    chosen = shown_layers(layers)
+    top = float(max(np.quantile(flow.maps[:, chosen], 0.999) for flow in flows.values()))
+    width, height = 1.15 * (len(chosen) + 1) + 0.9, 1.2 * 2 * samples + 2.9
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[1.2 * 2 * samples + 0.4, 2.5])
+    axes = upper.subplots(2 * samples, len(chosen) + 1, squeeze=False)
+    image = None
+    for sample in range(samples):
+        for number, (name, flow) in enumerate(flows.items()):
+            row = axes[2 * sample + number]
+            row[0].imshow(flow.pixels[sample])
+            row[0].set_ylabel(name.partition("/")[2], fontsize=8)
+            _bare(row[0])
+            for axis, layer in zip(row[1:], chosen, strict=True):
+                axis.imshow(flow.pixels[sample].mean(-1), cmap="gray", vmin=0, vmax=255)
+                image = axis.imshow(
+                    flow.maps[sample, layer].reshape(side, side),
+                    cmap=MAP, vmin=0, vmax=top, alpha=0.75, interpolation="nearest",
+                    extent=(-0.5, flow.pixels.shape[2] - 0.5, flow.pixels.shape[1] - 0.5, -0.5),
+                )  # fmt: skip
+                if sample == 0 and number == 0:
+                    axis.set_title(f"layer {layer + 1}", fontsize=8)
+                _bare(axis)
+    model = next(iter(flows)).partition("/")[0]
+    upper.suptitle(f"{model}: attention of “{question}” to each image token, mean over heads", fontsize=9)
+    upper.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label="attention, one scale for all maps")
+    _curves(lower.subplots(), flows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _bare(axis: Axes) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _curves(axis: Axes, flows: dict[str, Flow]) -> None:
+    for (name, flow), color in zip(flows.items(), COLORS, strict=True):
+        layers = np.arange(1, flow.totals.shape[1] + 1)
+        low, high = total_interval(flow.totals)
+        axis.plot(layers, flow.totals.mean(0), "o-", color=color, label=name, markersize=3)
+        axis.fill_between(layers, low, high, color=color, alpha=0.2, linewidth=0)
+    axis.set_xlabel("layer", fontsize=8)
+    axis.set_ylabel("attention to the image", fontsize=8)
+    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axis.set_ylim(bottom=0)
+    axis.tick_params(labelsize=8)
+    pictures = len(next(iter(flows.values())).totals)
+    axis.set_title(f"total over image tokens; mean and 95% interval over {pictures} pictures", fontsize=8)
+    axis.legend(fontsize=8, frameon=False)

@@ -1,0 +1,212 @@
+"""A task under DDP or under DeepSpeed ZeRO, on accelerate: the same few verbs for the loop, and the same state for checkpoints.
+
+The state is always the full float32 master weights and Adam moments of each trainable parameter by name, whatever the engine
+and however many ranks hold parts of it: a checkpoint of 8 ranks under ZeRO-3 resumes on one rank under ZeRO-2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs
+from torch import Tensor
+
+from ..data.collate import Batch
+from ..errors import ConfigError
+from ..model.task import AlignmentTask, Report, Scales
+from ..recipe import StageSettings
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def deepspeed_config(name: str, folder: Path, settings: StageSettings, micro_batch: int) -> dict[str, Any]:
+    """``config/deepspeed/<name>.json`` with what the recipe decides filled in.
+
+    Gradient clipping is always explicit: DeepSpeed's default changed from 0 to 1 in 2026, and the original runs had none.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.json")))
+        raise ConfigError(f"there is no engine {name!r} (known: ddp, {known})")
+    config = json.loads(path.read_text())
+    config["gradient_clipping"] = settings.gradient_clipping
+    config["bf16"] = {"enabled": settings.precision == "bf16"}
+    config["train_micro_batch_size_per_gpu"] = micro_batch
+    config["gradient_accumulation_steps"] = 1  # the loop says itself which micro-batch is the last of a step
+    return config
+
+
+class Engine:
+    """One rank's side of the training of a task.
+
+    Args:
+        task: its trainable parameters are those with ``requires_grad``.
+        engine: ``ddp``, or the name of a file in ``deepspeed_folder``.
+    """
+
+    def __init__(
+        self, task: AlignmentTask, settings: StageSettings, engine: str, deepspeed_folder: Path, micro_batch: int, cpu: bool
+    ) -> None:
+        self.settings = settings
+        self.uses_deepspeed = engine != "ddp"
+        plugin = None
+        if self.uses_deepspeed:
+            plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(engine, deepspeed_folder, settings, micro_batch))
+            self._init_deepspeed(cpu)
+        # accelerate knows DeepSpeed only beside a GPU: with the CPU's process group made first, it goes on from there
+        PartialState(cpu=cpu)
+        self.accelerator = Accelerator(
+            cpu=cpu and not self.uses_deepspeed,
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            deepspeed_plugin=plugin,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+        self.device: torch.device = self.accelerator.device
+        self.rank: int = self.accelerator.process_index
+        self.ranks: int = self.accelerator.num_processes
+        self.task = task
+        self.names = {name: p for name, p in task.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(
+            _decay_groups(self.names, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.epsilon,
+            fused=self.device.type == "cuda",
+        )
+        self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
+
+    @staticmethod
+    def _init_deepspeed(cpu: bool) -> None:
+        # before anything asks for the world size, or zero.Init sees one rank; and without looking for MPI
+        import deepspeed
+
+        if cpu:
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", auto_mpi_discovery=False)
+
+    # -- a step
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def micro_step(self, batch: Batch, scales: Scales, last: bool) -> Report:
+        """Forward and backward of one micro-batch; gradients are averaged over ranks at the ``last`` one of a step."""
+        if self.uses_deepspeed:
+            self.model.set_gradient_accumulation_boundary(last)
+            loss, report = self.model(batch, scales)
+            self.model.backward(loss)
+            return report
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+            loss, report = self.model(batch, scales)
+            self.accelerator.backward(loss)
+        return report
+
+    def apply(self) -> float:
+        """The optimizer's step; returns the norm of the gradient before clipping."""
+        if self.uses_deepspeed:
+            self.model.step()
+            norm = self.model.get_global_grad_norm()
+            return float(norm) if norm is not None else float("nan")
+        parameters = list(self.names.values())
+        limit = self.settings.gradient_clipping
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, reduction="sum") if self.ranks > 1 else values
+
+    def barrier(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    # -- state
+
+    def master(self, name: str) -> Tensor:
+        """The full float32 weights of a trainable parameter. All ranks must call together."""
+        parameter = self.names[name]
+        if not self.uses_deepspeed:
+            return parameter.detach().float()
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter).detach()
+
+    def moment(self, name: str, key: str) -> Tensor:
+        """The full Adam moment of a parameter; zeros before the first step. All ranks must call together."""
+        parameter = self.names[name]
+        if not self.uses_deepspeed:
+            state = self.optimizer.state.get(parameter, {})
+            return state.get(key, torch.zeros_like(parameter, dtype=torch.float32)).detach()
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return safe_get_full_optimizer_state(parameter, key).detach()
+
+    def export_tensors(self) -> Iterator[tuple[str, list[Tensor]]]:
+        """(name, [master, exp_avg, exp_avg_sq]) of each trainable parameter, in a fixed order. All ranks together."""
+        for name in self.names:
+            yield name, [self.master(name), *(self.moment(name, key) for key in MOMENTS)]
+
+    def load_tensors(self, tensors: dict[str, list[Tensor]], steps: int) -> None:
+        """The inverse of ``export_tensors``, after ``steps`` optimizer steps."""
+        if self.uses_deepspeed:
+            self._load_deepspeed(tensors, steps)
+            return
+        for name, parameter in self.names.items():
+            master, *moments = tensors[name]
+            with torch.no_grad():
+                parameter.copy_(master)
+            state = self.optimizer.state[parameter]
+            state["step"] = torch.tensor(float(steps))
+            if self.device.type == "cuda":
+                state["step"] = state["step"].to(self.device)
+            for key, value in zip(MOMENTS, moments, strict=True):
+                state[key] = value.to(self.device, torch.float32).clone()
+
+    def _load_deepspeed(self, tensors: dict[str, list[Tensor]], steps: int) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        zero = self.model.optimizer
+        inner = zero.optimizer
+        for group in inner.param_groups:
+            for partition in group["params"]:
+                state = inner.state[partition]
+                state["step"] = torch.tensor(float(steps), device=partition.device if self.device.type == "cuda" else "cpu")
+                for key in MOMENTS:
+                    state[key] = torch.zeros_like(partition, dtype=torch.float32)
+        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+            zero._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self.names.items():
+            master, *moments = (t.to(self.device, torch.float32) for t in tensors[name])
+            safe_set_full_fp32_param(parameter, master)
+            for key, value in zip(MOMENTS, moments, strict=True):
+                safe_set_full_optimizer_state(parameter, value, key)
+            if hasattr(parameter, "ds_id"):
+                continue
+            with torch.no_grad():
+                parameter.copy_(master)
+        if hasattr(zero, "fp16_partitioned_groups_flat"):
+            # ZeRO-3: the compute copy of each partition follows from its master
+            for compute, full in zip(zero.fp16_partitioned_groups_flat, zero.fp32_partitioned_groups_flat, strict=True):
+                compute.data.copy_(full.data)
+
+    def close(self) -> None:
+        """Always at the end: a process group left open aborts some interpreters on exit."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _decay_groups(names: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """As the Hugging Face trainer groups them: no decay for biases and norms. One group where there is no decay at all."""
+    if weight_decay == 0:
+        return [{"params": list(names.values()), "weight_decay": 0.0}]
+    matrices = [p for p in names.values() if p.ndim >= 2]
+    vectors = [p for p in names.values() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

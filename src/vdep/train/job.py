@@ -1,0 +1,43 @@
+"""What the launcher tells the workers: one training, with every path it needs (``job.json`` in the run's folder)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ..recipe import Settings, StageExecution, TrainingRecipe
+
+RESUME_EXIT_CODE = 75
+"""Exit code of a training that saved its state and wants to be started again (EX_TEMPFAIL)."""
+
+
+class Job(Settings):
+    recipe: TrainingRecipe
+    execution: StageExecution
+    device: Literal["cuda", "cpu"]
+    tower: Path
+    language_model: Path
+    data: Path
+    initial: Path | None
+    deepspeed: Path
+    run: Path
+    inputs: dict[str, str]
+    """SHA-256 of the manifests of everything the training reads: a checkpoint made from other inputs is refused."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What every checkpoint of this run carries."""
+        return {"recipe": self.recipe.digest, **{f"input_{name}": digest for name, digest in sorted(self.inputs.items())}}
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        return self.run / "final"
+
+    @property
+    def stopped(self) -> Path:
+        """Written by rank 0 when it saved its state and wants to be started again."""
+        return self.run / "stopped.json"

@@ -1,0 +1,192 @@
+"""Start the ranks of a training, watch them, and write ``done.json`` when the weights are there.
+
+The launcher imports no torch. It starts torchrun in a process group of its own, ends it when the driver (Snakemake) dies,
+and hands on the signals it gets. One launcher and one writer per run: both hold a file lock, which ends with the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import psutil
+
+from ..errors import CheckpointError, TrainingError
+from ..files import exclusive_lock, folder_digest, read_json, write_atomically, write_json
+from ..workflow.driver import DRIVER_VARIABLE
+from .job import RESUME_EXIT_CODE, Job
+
+log = logging.getLogger(__name__)
+
+WAIT_FOR_LAUNCHER = 60.0
+GRACE = 120.0
+
+
+def launch(job: Job, done: Path) -> int:
+    """Train until ``done`` can be written; returns an exit code (``RESUME_EXIT_CODE``: saved, start again).
+
+    Raises:
+        UserError: where the run is locked, its checkpoints are of another recipe, or a rank failed.
+    """
+    job.run.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(job.run / "launcher.lock", f"the run {job.run}", WAIT_FOR_LAUNCHER):
+        if not finished(job):
+            code = _attempt(job)
+            if code != 0:
+                return code
+        write_json(done, {"run": os.path.relpath(job.final, done.parent), **read_json(job.final / "final.json")})
+    return 0
+
+
+def finished(job: Job) -> bool:
+    """Whether the run's weights are already there, whole and of this recipe.
+
+    Raises:
+        CheckpointError: where the folder holds weights of something else, or damaged ones.
+    """
+    manifest_path = job.final / "final.json"
+    if not manifest_path.is_file():
+        return False
+    manifest = read_json(manifest_path)
+    for key, value in job.identity.items():
+        if manifest.get(key) != value:
+            raise CheckpointError(
+                f"{job.final} was trained with another {key}. Raise the revision of what changed, or delete {job.run}."
+            )
+    if folder_digest(job.final, sorted(manifest["files"])) != manifest["digest"]:
+        raise CheckpointError(f"the weights in {job.final} are not what was written there. Delete {job.run} to train again.")
+    return True
+
+
+def _attempt(job: Job) -> int:
+    path = job.run / "job.json"
+    write_atomically(path, job.model_dump_json(indent=2) + "\n")
+    job.stopped.unlink(missing_ok=True)
+    logs = job.run / "logs"
+    logs.mkdir(exist_ok=True)
+    number = len(list(logs.glob("attempt-*.log"))) + 1
+    log_path = logs / f"attempt-{number:03d}.log"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--max-restarts=0",
+        f"--nproc-per-node={job.execution.processes}", "-m", "vdep.train.worker", str(path),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(job.execution.threads), "TOKENIZERS_PARALLELISM": "false"}
+    log.info("attempt %d of %s, log %s", number, job.run, log_path)
+    with open(log_path, "wb") as log_file:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
+        code = _watch(process, log_file)
+    if code == 0:
+        return 0
+    if job.stopped.exists():
+        return RESUME_EXIT_CODE
+    raise TrainingError(
+        f"training failed (exit code {code}); its log: {log_path}. The same command resumes from the last checkpoint."
+    )
+
+
+def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO) -> int:
+    """Copy the output to the log and to stderr; have the ranks save and stop on a signal, or when the driver is gone."""
+    driver = Driver.from_environment()
+    asked_at: float | None = None
+    workers: dict[int, psutil.Process] = {}
+
+    def ask_to_stop(reason: str) -> None:
+        nonlocal asked_at
+        if asked_at is None:
+            log.warning("%s: asking the ranks to save and stop", reason)
+            asked_at = time.monotonic()
+            # not torchrun itself, which would give its workers 30 seconds to die
+            for worker in workers.values():
+                with suppress(psutil.NoSuchProcess):
+                    worker.send_signal(signal.SIGTERM)
+
+    with _handling((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), lambda number: ask_to_stop(signal.Signals(number).name)):
+        try:
+            while True:
+                code = process.poll()
+                workers |= {worker.pid: worker for worker in _children(process.pid)}
+                if not _copy(process.stdout, log_file):
+                    if code is not None:
+                        return code
+                    time.sleep(0.1)
+                if driver is not None and not driver.is_alive():
+                    ask_to_stop("the driver is gone")
+                if asked_at is not None and time.monotonic() - asked_at > GRACE:
+                    _end(process, workers)
+        finally:
+            # workers outlive a killed torchrun for as long as they save: whoever comes next must not meet them
+            psutil.wait_procs(list(workers.values()), timeout=GRACE)
+            _end(process, workers)
+
+
+def _copy(source: IO[bytes] | None, log_file: BinaryIO) -> bool:
+    chunk = source.read() if source else b""
+    if not chunk:
+        return False
+    log_file.write(chunk)
+    log_file.flush()
+    with suppress(OSError):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
+    return True
+
+
+def _children(torchrun: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(torchrun).children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _end(process: subprocess.Popen[bytes], workers: dict[int, psutil.Process]) -> None:
+    for pid in (process.pid, *workers):
+        # torchrun gives every worker a session of its own; their data loaders are in its group
+        if pid != process.pid or process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                if pid == process.pid or workers[pid].is_running():
+                    os.killpg(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _handling(signals: tuple[signal.Signals, ...], action: Callable[[int], None]) -> Iterator[None]:
+    previous = {number: signal.signal(number, lambda n, _: action(n)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Driver:
+    """The Snakemake process that asked for this training, recognised by process id and start time."""
+
+    def __init__(self, process_id: int) -> None:
+        self.process_id = process_id
+        self.started = self._start_time()
+
+    @classmethod
+    def from_environment(cls) -> Driver | None:
+        value = os.environ.get(DRIVER_VARIABLE, "")
+        return cls(int(value)) if value.isdigit() else None
+
+    def _start_time(self) -> str | None:
+        try:
+            stat = Path(f"/proc/{self.process_id}/stat").read_text()
+        except OSError:
+            return None
+        fields = stat.rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+
+    def is_alive(self) -> bool:
+        return self.started is not None and self._start_time() == self.started

@@ -1,0 +1,102 @@
+"""What a training tells: a line for people, ``metrics.jsonl`` and TensorBoard for tools, ``losses.jsonl`` for comparison.
+
+``losses.jsonl`` has one row a step and holds only what the recipe determines: an interrupted and resumed run writes the same
+bytes as an undisturbed one. What an interrupted attempt wrote beyond its last checkpoint is cut off on resuming.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class StepLog:
+    """Append-only rows, each with a ``step``."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._cut(first_step)
+        self._file = open(path, "a")
+
+    def _cut(self, first_step: int) -> None:
+        """Keep the whole rows of steps before ``first_step``."""
+        if not self.path.exists():
+            return
+        kept = 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                try:
+                    step = json.loads(line)["step"]
+                except (ValueError, KeyError, TypeError):
+                    break
+                if not line.endswith(b"\n") or step >= first_step:
+                    break
+                kept += len(line)
+        os.truncate(self.path, kept)
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row, sort_keys=True) + "\n")
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+class Throughput:
+    """Samples and tokens since the last look, the share of time spent waiting for data, and the time left."""
+
+    def __init__(self, first_step: int, steps: int) -> None:
+        self.first_step = first_step
+        self.steps = steps
+        self.start = self.last = time.monotonic()
+        self.samples = self.tokens = 0
+        self.waited = 0.0
+
+    def add(self, samples: int, tokens: int) -> None:
+        self.samples += samples
+        self.tokens += tokens
+
+    def look(self, step: int) -> dict[str, float]:
+        now = time.monotonic()
+        elapsed = max(now - self.last, 1e-9)
+        done = step + 1 - self.first_step
+        values = {
+            "samples_per_second": round(self.samples / elapsed, 3),
+            "tokens_per_second": round(self.tokens / elapsed, 1),
+            "data_wait_share": round(self.waited / elapsed, 4),
+            "seconds_left": round((now - self.start) / done * (self.steps - step - 1), 1),
+        }
+        self.last, self.samples, self.tokens, self.waited = now, 0, 0, 0.0
+        return values
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def progress_line(row: dict[str, Any], steps: int) -> str:
+    """One line for a person."""
+    parts = [f"step {row['step'] + 1}/{steps}"]
+    if row.get("text_loss") is not None:
+        parts.append(f"text {row['text_loss']:.4f}")
+    if row.get("image_loss") is not None:
+        parts.append(f"image {row['image_loss']:.5g}")
+    parts.append(f"grad {row['gradient_norm']:.3g}")
+    if "projector_norm" in row:
+        parts.append(f"|X| {row['projector_norm']:.2f} var {row['projector_variance']:.3g} cos {row['projector_cosine']:.2f}")
+    parts += [f"lr {row['learning_rate']:.2e}", f"{row['samples_per_second']:.1f} samples/s"]
+    parts += [f"data wait {100 * row['data_wait_share']:.0f}%", f"left {duration(row['seconds_left'])}"]
+    return "  ".join(parts)

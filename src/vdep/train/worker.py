@@ -1,0 +1,37 @@
+"""One rank of a training: ``python -m vdep.train.worker job.json``, started by torchrun (see ``launch``)."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the launcher dies: a trainer without a launcher must not go on writing."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def main() -> int:
+    die_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("vdep").setLevel(logging.INFO)
+    from ..errors import UserError
+    from .job import Job
+    from .loop import train
+
+    job = Job.model_validate_json(Path(sys.argv[1]).read_text())
+    try:
+        return train(job)
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The attention figure's numbers: rows that sum to 1, equal to the model's own attention, where they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vdep.data.conversation import TEMPLATES, encode_segments, prompt_segments
+from vdep.demo.gallery import make_gallery
+from vdep.errors import ReportError
+from vdep.model.export import export_checkpoint
+from vdep.model.llava import build_model, image_features, load_checkpoint, projector, splice
+from vdep.model.tokenizer import load_tokenizer
+from vdep.report.attention import attention_rows, flow, instruction_positions, list_images
+from vdep.report.attention_data import Flow, total_interval
+from vdep.report.attention_figure import draw, shown_layers, totals_csv
+
+QUESTION = "Describe this photo in detail."
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gallery")
+    make_gallery(folder, 3, 1)
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(world.FAMILIES))
+def checkpoint(request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    family = request.param
+    tower, _ = world.FAMILIES[family]
+    study = world.make_study(family)
+    model = build_model(assets / tower, assets / family, study.models["tiny"].vision_tower, torch.float32, 3)
+    folder = tmp_path_factory.mktemp(family)
+    export_checkpoint(model, assets / tower, assets / family, study.stage("tiny", "run", "finetune").image, folder)
+    return family, folder
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 20), st.integers(0, 999))
+def test_rows_sum_to_one_and_never_look_ahead(kv_heads: int, groups: int, length: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(1, kv_heads * groups, length, 8, generator=generator)
+    key = torch.randn(1, kv_heads, length, 8, generator=generator)
+    positions = torch.arange(length)[:: max(1, length // 3)]
+    rows = attention_rows(query, key, positions, 0.35)
+    assert torch.allclose(rows.sum(-1), torch.ones(len(positions)), atol=1e-5)
+    for row, position in zip(rows, positions.tolist(), strict=True):
+        assert not row[position + 1 :].any()
+
+
+def test_the_map_is_the_models_own_attention(checkpoint: tuple[str, Path], gallery: Path) -> None:
+    family, folder = checkpoint
+    template = world.FAMILIES[family][1]
+    image_path = world.make_study(family).stage("tiny", "run", "finetune").image
+    images = list_images(gallery / "images")
+    found = flow(folder, template, image_path, images, QUESTION, 2, "cpu", "float32")
+    assert found.maps.shape == (2, 2, world.IMAGE_TOKENS)
+    assert found.totals.shape == (3, 2)
+    assert np.allclose(found.maps.sum(-1), found.totals[:2], atol=1e-6)
+
+    # the whole attention matrix of the eager implementation, cut by hand
+    from vdep.data.collate import collate
+    from vdep.data.images import ImageTransform, load_processor
+
+    model = load_checkpoint(folder, torch.float32, attn_implementation="eager").eval()
+    tokenizer = load_tokenizer(folder)
+    segments = prompt_segments(f"<image>\n{QUESTION}", TEMPLATES[template])
+    encoded = encode_segments(segments, tokenizer)
+    rows = instruction_positions(segments, tokenizer, world.IMAGE_TOKENS)
+    with Image.open(images[0]) as image:
+        pixels = ImageTransform(load_processor(folder), image_path)([image.convert("RGB")])
+    batch = collate([(encoded.input_ids, encoded.labels)], [False], pixels, world.IMAGE_TOKENS)
+    with torch.no_grad():
+        projected = projector(model)(image_features(model, batch.pixel_values))  # type: ignore[arg-type]
+        embeddings = splice(model.get_input_embeddings()(batch.input_ids), batch.image_mask, projected)
+        attentions = model.model.language_model(inputs_embeds=embeddings, output_attentions=True).attentions
+    for layer, attention in enumerate(attentions):
+        by_hand = attention[0].mean(0)[rows][:, batch.image_mask[0]].mean(0).numpy()
+        assert np.allclose(found.maps[0, layer], by_hand, atol=1e-5)
+
+
+def test_the_instruction_is_what_follows_the_image(checkpoint: tuple[str, Path]) -> None:
+    family, folder = checkpoint
+    tokenizer = load_tokenizer(folder)
+    segments = prompt_segments("<image>\nWhat color is the circle?", TEMPLATES[world.FAMILIES[family][1]])
+    positions = instruction_positions(segments, tokenizer, world.IMAGE_TOKENS)
+    ids = encode_segments(segments, tokenizer).input_ids
+    words = tokenizer.convert_ids_to_tokens([int(ids[p - world.IMAGE_TOKENS + 1]) for p in positions])
+    assert words == ["\n", "What", "color", "is", "the", "circle", "?"]
+    with pytest.raises(ReportError, match="no words after the image"):
+        instruction_positions(prompt_segments("Where?\n<image>", TEMPLATES["phi"]), tokenizer, 9)
+
+
+def test_a_hot_patch_is_drawn_where_it_is(tmp_path: Path) -> None:
+    """One bright token in a synthetic map: the picture is brightest there, and nowhere else."""
+    maps = np.zeros((1, 3, 9), np.float32)
+    maps[0, 1, 5] = 1.0  # second layer, row 1, column 2
+    flows = {
+        name: Flow(maps, np.full((4, 3), 0.5, np.float32), np.zeros((1, 48, 48, 3), np.uint8))
+        for name in ("m/baseline", "m/vdep")
+    }
+    draw(flows, "question", tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        pixels = np.asarray(image.convert("L"), float)
+        assert image.width > 400
+    assert pixels.std() > 10
+
+
+def test_two_checkpoints_have_to_see_the_same_pictures(tmp_path: Path) -> None:
+    a = Flow(np.zeros((1, 2, 9)), np.zeros((4, 2)), np.zeros((1, 4, 4, 3), np.uint8))
+    b = Flow(a.maps, a.totals, a.pixels + 1)
+    with pytest.raises(ReportError, match="did not see the same pictures"):
+        draw({"m/a": a, "m/b": b}, "q", tmp_path / "x.png")
+
+
+def test_flows_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    one = Flow(rng.random((2, 3, 9)), rng.random((5, 3)), rng.integers(0, 255, (2, 4, 4, 3), np.uint8))
+    one.save(tmp_path / "flow.npz")
+    other = Flow.load(tmp_path / "flow.npz")
+    assert all(np.array_equal(getattr(one, f), getattr(other, f)) for f in ("maps", "totals", "pixels"))
+    low, high = total_interval(one.totals)
+    assert (low <= one.totals.mean(0)).all()
+    assert (one.totals.mean(0) <= high).all()
+    assert totals_csv({"m/v": one}).count("\n") == 4
+
+
+def test_layers_are_chosen_evenly_with_the_first_and_the_last() -> None:
+    assert shown_layers(3) == [0, 1, 2]
+    assert shown_layers(32)[0] == 0
+    assert shown_layers(32)[-1] == 31
+    assert len(shown_layers(32)) == 8
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="holds no pictures"):
+        list_images(tmp_path)

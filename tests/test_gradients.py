@@ -1,0 +1,152 @@
+"""Identities between gradients of the projector: two schedules, one mathematics; and nothing depends on how a batch is cut.
+
+Dropout off, float32, relative difference at most 1e-5.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import world
+
+from vdep.data.collate import Batch, collate, with_mode
+from vdep.data.conversation import AUTO_IMAGE_INDEX, IMAGE_INDEX, Mode
+from vdep.data.images import ImageTransform, load_processor
+from vdep.data.loader import MicroBatches, count
+from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid
+from vdep.data.prepared import PreparedData
+from vdep.model.llava import build_model, projector, set_dropout
+from vdep.model.task import AlignmentTask, Scales
+from vdep.recipe import VdepSettings
+
+FAMILIES = list(world.FAMILIES)
+
+
+class Bench:
+    """One model with its prepared captions, and the gradient that any global batch has on its projector."""
+
+    def __init__(self, family: str, vdep: VdepSettings, assets: Path, prepared_root: Path) -> None:
+        self.study = world.make_study(family)
+        tower = world.FAMILIES[family][0]
+        self.data = PreparedData(world.prepare(self.study, assets, prepared_root, "pretrain"))
+        model = build_model(assets / tower, assets / family, self.study.models["tiny"].vision_tower, torch.float32, 7)
+        set_dropout(model, 0.0)
+        model.requires_grad_(False)
+        projector(model).requires_grad_(True)
+        self.task = AlignmentTask(model, vdep)
+        self.vdep = vdep
+        stage = self.study.stage("tiny", "run", "pretrain")
+        self.transform = ImageTransform(load_processor(assets / tower), stage.image)
+
+    def plan(self, hybrid: Hybrid | None, batch: int = 16) -> BatchPlan:
+        return BatchPlan(self.data.lengths, self.data.has_image, global_batch=batch, epochs=1, seed=0, hybrid=hybrid)
+
+    def gradient(self, batch: GlobalBatch, ranks: int = 1, micro: int = 100, alpha: float | None = None) -> torch.Tensor:
+        """The gradient of a global batch, accumulated over micro-batches and averaged over (simulated) ranks."""
+        counts = count(batch, self.data, self.vdep.position)
+        scale = self.vdep.alpha if alpha is None else alpha
+        scales = Scales(ranks / max(counts.text_tokens, 1), scale * ranks / max(counts.image_positions, 1))
+        plan = self.plan(None)
+        plan.batch = lambda step: batch  # type: ignore[method-assign]
+        self.task.zero_grad()
+        for rank in range(ranks):
+            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro)
+            for number in range(source.rounds(0)):
+                _, _, micro_batch = source[0, number]
+                if micro_batch is not None:
+                    loss, _ = self.task(micro_batch, scales)
+                    (loss / ranks).backward()
+        return torch.cat([p.grad.flatten() for p in projector(self.task.model).parameters() if p.grad is not None])
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def both_modes(fused: GlobalBatch) -> GlobalBatch:
+    """The interleaved batch made of the same samples: those with an image loss once more, in VDEP mode."""
+    again = fused.samples[fused.image_loss]
+    text = np.concatenate([np.ones(len(fused), bool), np.zeros(len(again), bool)])
+    return GlobalBatch(np.concatenate([fused.samples, again]), text, ~text)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+@pytest.mark.parametrize("options", [{}, {"position": "next"}, {"detach_target": False}, {"loss": "sigmoid_l2"}])
+def test_a_fused_step_is_the_interleaved_batch_of_the_same_samples(
+    family: str, ratio: float, options: dict[str, Any], assets: Path, prepared_root: Path
+) -> None:
+    bench = Bench(family, VdepSettings(alpha=0.5, ratio=ratio, **options), assets, prepared_root)
+    for step in (0, 3):
+        fused = bench.plan(Hybrid(ratio, "fused")).batch(step)
+        assert 0 < fused.image_loss.sum() <= len(fused)
+        assert close(bench.gradient(fused), bench.gradient(both_modes(fused))) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("position", ["same", "next"])
+def test_a_vdep_pass_that_stops_after_the_image_has_the_same_gradient(
+    family: str, position: Any, assets: Path, prepared_root: Path
+) -> None:
+    bench = Bench(family, VdepSettings(alpha=0.5, position=position), assets, prepared_root)
+    samples = [bench.data[i] for i in range(6)]
+    pixels = bench.transform([bench_image(bench, s) for s in samples])
+    cut = [with_mode(s.input_ids, s.labels, Mode.VDEP) for s in samples]
+    whole = [
+        (np.where(s.input_ids == IMAGE_INDEX, AUTO_IMAGE_INDEX, s.input_ids), np.full_like(s.labels, -100)) for s in samples
+    ]
+    assert all(len(a[0]) < len(b[0]) for a, b in zip(cut, whole, strict=True))
+    gradients = [gradient_of(bench, collate(batch, [True] * 6, pixels, bench.data.image_tokens)) for batch in (cut, whole)]
+    assert close(*gradients) < 1e-5
+
+
+def bench_image(bench: Bench, sample: Any) -> Any:
+    from vdep.data.images import decode_image
+
+    return decode_image(bench.data.read_image(sample), sample.id)
+
+
+def gradient_of(bench: Bench, batch: Batch) -> torch.Tensor:
+    bench.task.zero_grad()
+    loss, _ = bench.task(batch, Scales(1.0, 1.0))
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in projector(bench.task.model).parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ranks_and_accumulation_change_nothing(family: str, assets: Path, prepared_root: Path) -> None:
+    bench = Bench(family, VdepSettings(alpha=0.5, ratio=0.8), assets, prepared_root)
+    plan = bench.plan(Hybrid(0.8, "interleaved"))
+    for step in (0, plan.steps - 1):  # the last batch of an epoch is a partial one
+        batch = plan.batch(step)
+        whole = bench.gradient(batch)
+        for ranks, micro in ((1, 4), (2, 4), (4, 1), (3, 5)):
+            assert close(bench.gradient(batch, ranks, micro), whole) < 1e-5
+
+
+def test_without_image_loss_the_image_half_of_a_batch_has_no_gradient(assets: Path, prepared_root: Path) -> None:
+    bench = Bench("llama", VdepSettings(alpha=0.0), assets, prepared_root)
+    batch = bench.plan(Hybrid(1.0, "interleaved")).batch(0)
+    alone = batch.take(np.flatnonzero(batch.text_loss))
+    assert close(bench.gradient(batch), bench.gradient(alone)) < 1e-5
+    assert close(bench.gradient(batch, alpha=0.5), bench.gradient(alone)) > 1e-3, "the control of this test"
+
+
+def test_a_batch_of_text_alone_trains_without_hanging_on_the_projector(assets: Path, prepared_root: Path) -> None:
+    bench = Bench("llama", VdepSettings(), assets, prepared_root)
+    ids, labels = np.arange(4, 10, dtype=np.int32), np.full(6, -100, np.int32)
+    labels[3:] = ids[3:]
+    gradient = gradient_of(bench, collate([(ids, labels)], [False], None, 9))
+    assert gradient.numel() > 0, "the projector has a gradient, so that no other rank waits for it"
+    assert not gradient.any()
+
+
+def test_the_language_model_and_the_tower_stay_frozen(assets: Path, prepared_root: Path) -> None:
+    bench = Bench("phi", VdepSettings(alpha=0.5), assets, prepared_root)
+    bench.gradient(bench.plan(Hybrid(1.0, "fused")).batch(0))
+    frozen = [p for n, p in bench.task.named_parameters() if "multi_modal_projector" not in n]
+    assert all(p.grad is None for p in frozen)

@@ -1,0 +1,142 @@
+"""The batch plan: each sample as often as it should, the modes in proportion, the same on any number of ranks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid, assign, cumulative_share, permutation
+
+ratios = st.sampled_from([1.0, 0.8, 0.5, 0.3, 0.01]) | st.floats(0.01, 1.0)
+plans = st.builds(
+    lambda n, b, seed, ratio, schedule: make(n, b, seed, Hybrid(ratio, schedule)),
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.integers(0, 2**31),
+    ratios,
+    st.sampled_from(["interleaved", "fused"]),
+)
+
+
+def make(n: int, batch: int, seed: int = 0, hybrid: Hybrid | None = None, epochs: int = 1) -> BatchPlan:
+    rng = np.random.default_rng(n)
+    return BatchPlan(rng.integers(10, 80, n), rng.random(n) < 0.8, global_batch=batch, epochs=epochs, seed=seed, hybrid=hybrid)
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(None, 2181), (0.5, 3271), (0.8, 3925), (1.0, 4361)])
+def test_steps_of_the_paper(ratio: float | None, steps: int) -> None:
+    for schedule in ("interleaved", "fused"):
+        hybrid = Hybrid(ratio, schedule) if ratio else None  # type: ignore[arg-type]
+        n = 558_128
+        assert BatchPlan(np.ones(n), np.ones(n), global_batch=256, epochs=1, seed=0, hybrid=hybrid).steps == steps
+
+
+@settings(max_examples=120, deadline=None)
+@given(plans)
+def test_an_epoch_trains_every_sample_once_and_the_share_once_more(plan: BatchPlan) -> None:
+    text, image = [], []
+    for step in range(plan.steps):
+        batch = plan.batch(step)
+        text.append(batch.samples[batch.text_loss])
+        image.append(batch.samples[batch.image_loss])
+    in_text, in_image = np.concatenate(text), np.concatenate(image)
+    assert sorted(in_text) == list(range(plan.samples))
+    assert plan.hybrid is not None
+    # half a sample is rounded up, and a float's own value counts: 0.3 * 5 is a little less than 1.5
+    due = Fraction(plan.hybrid.ratio) * plan.samples
+    assert len(in_image) == int(due + Fraction(1, 2))
+    assert len(set(in_image.tolist())) == len(in_image), "VDEP samples are drawn without replacement"
+
+
+@settings(max_examples=120, deadline=None)
+@given(plans)
+def test_every_global_batch_holds_the_modes_in_proportion_to_within_one(plan: BatchPlan) -> None:
+    assert plan.hybrid is not None
+    share = plan.vdep_samples / plan.epoch_items
+    for step in range(plan.steps):
+        batch = plan.batch(step)
+        start, stop = step * plan.global_batch, min((step + 1) * plan.global_batch, plan.epoch_items)
+        vdep, llava = int(batch.image_loss.sum()), int(batch.text_loss.sum())
+        assert abs(llava - (stop - start) * (1 - share)) <= 1
+        assert abs(vdep - (stop - start) * share) <= (1 if plan.hybrid.schedule == "interleaved" else 2)
+        if plan.hybrid.schedule == "interleaved":
+            assert len(batch) == stop - start
+            assert not (batch.text_loss & batch.image_loss).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans, st.sampled_from([1, 2, 4, 8]), st.integers(1, 16))
+def test_the_ranks_divide_every_global_batch_and_change_nothing(plan: BatchPlan, ranks: int, micro: int) -> None:
+    for step in {0, plan.steps - 1}:
+        batch = plan.batch(step)
+        shares = assign(batch, plan.lengths, ranks, micro)
+        assert len({len(share) for share in shares}) == 1, "every rank has the same number of micro-batches"
+        assert all(len(part) <= micro for share in shares for part in share)
+
+        def key(parts: list[GlobalBatch]) -> list[tuple[int, bool, bool]]:
+            return sorted(
+                (int(s), bool(t), bool(i)) for p in parts for s, t, i in zip(p.samples, p.text_loss, p.image_loss, strict=True)
+            )
+
+        assert key([part for share in shares for part in share]) == key([batch])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 200), st.integers(1, 16), st.integers(0, 99))
+def test_fused_takes_the_interleaved_steps_and_the_order_of_a_plain_run(n: int, half: int, seed: int) -> None:
+    fused = make(n, 2 * half, seed, Hybrid(1.0, "fused"))
+    interleaved = make(n, 2 * half, seed, Hybrid(1.0, "interleaved"))
+    plain = make(n, half, seed)
+    assert fused.steps == interleaved.steps == plain.steps
+    for step in range(plain.steps):
+        a, b = fused.batch(step), plain.batch(step)
+        assert np.array_equal(a.samples, b.samples)
+        assert a.text_loss.all()
+        assert a.image_loss.all()
+
+
+def test_a_later_epoch_is_another_order_of_the_same_samples() -> None:
+    plan = make(50, 8, epochs=2)
+    assert plan.steps == 14
+    first, second = (np.concatenate([plan.batch(e * 7 + i).samples for i in range(7)]) for e in range(2))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert not np.array_equal(first, second)
+
+
+def test_the_plan_is_a_pure_function_of_seed_and_step() -> None:
+    whole = make(100, 16, 5, Hybrid(0.8, "interleaved"))
+    for step in reversed(range(whole.steps)):
+        fresh = make(100, 16, 5, Hybrid(0.8, "interleaved"))
+        assert np.array_equal(whole.batch(step).samples, fresh.batch(step).samples)
+    assert not np.array_equal(whole.batch(0).samples, make(100, 16, 6, Hybrid(0.8, "interleaved")).batch(0).samples)
+
+
+def test_the_permutation_is_written_down() -> None:
+    # a change of these numbers is a change of every training: it needs a new METHOD_VERSION
+    assert permutation(10, 42, 0, 1).tolist() == [6, 5, 1, 0, 8, 2, 9, 7, 3, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 250), st.integers(1, 32), st.integers(0, 50))
+def test_grouping_keeps_modalities_apart_and_sorts_by_length(n: int, batch: int, seed: int) -> None:
+    rng = np.random.default_rng(n)
+    lengths, has_image = rng.integers(5, 90, n), rng.random(n) < 0.7
+    plan = BatchPlan(lengths, has_image, global_batch=batch, epochs=1, seed=seed, grouping="modality_length")
+    batches = [plan.batch(step).samples for step in range(plan.steps)]
+    assert sorted(np.concatenate(batches)) == list(range(n))
+    mixed = sum(len(set(has_image[b].tolist())) > 1 for b in batches)
+    assert mixed <= 2, "only the remainders of both modalities are mixed"
+    whole = sum(int(c.sum()) // batch for c in (has_image, ~has_image))
+    for b in batches[:whole]:
+        assert (np.diff(lengths[b]) <= 0).all()
+
+
+@given(st.integers(0, 10**9), st.integers(1, 10**6), st.integers(1, 10**6))
+def test_cumulative_rounding_is_exact_at_the_end_and_never_off_by_more_than_half(position: int, part: int, whole: int) -> None:
+    position = min(position, whole)
+    assert cumulative_share(whole, part, whole) == part
+    assert abs(Fraction(cumulative_share(position, part, whole)) - Fraction(position * part, whole)) <= Fraction(1, 2)

@@ -1,0 +1,159 @@
+"""Configuration and recipes: what is refused, what changes a digest and what does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import world
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdep.errors import ConfigError
+from vdep.recipe import apply_lock, canonical_json, deep_merge, load_study
+from vdep.schema import schema_text
+
+FILES = ("assets", "datasets", "models", "variants", "benchmarks", "config")
+
+
+def paper_config(*overlays: str) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in (*FILES, *overlays):
+        merged = deep_merge(merged, yaml.safe_load((world.ROOT / "config" / f"{name}.yaml").read_text()))
+    return merged
+
+
+def changed(path: str, value: Any, *overlays: str) -> dict[str, Any]:
+    """The paper's configuration with one key changed; ``path`` is written with slashes."""
+    keys = path.split("/")
+    change: Any = value
+    for key in reversed(keys):
+        change = {key: change}
+    return deep_merge(paper_config(*overlays), change)
+
+
+def test_the_paper_needs_ten_checkpoints_and_146_evaluations() -> None:
+    study = load_study(paper_config())
+    evaluations = {e for table in study.tables for e in study.table_evaluations(table)}
+    assert len(study.checkpoints) == 10
+    assert len(evaluations) == 146
+    assert len(study.table_evaluations("ablation_alpha")) == 39
+    assert not any(benchmark == "seedbench_img" for _, _, benchmark in study.table_evaluations("ablation_loss"))
+
+
+def test_every_checkpoint_of_the_paper_has_its_own_recipe() -> None:
+    study = load_study(paper_config())
+    names = [name.split("/") for name in (*study.checkpoints, *study.controls)]
+    digests = {study.recipe(m, v, stage).digest for m, v in names for stage in ("pretrain", "finetune")}
+    assert len(digests) == 2 * len(names)
+
+
+def test_the_demo_is_a_study_of_its_own() -> None:
+    study = load_study(paper_config("demo"))
+    assert all(name.startswith("demo-") for name in (*study.checkpoints, *study.controls))
+    assert all(row.startswith("demo-") for table in study.tables.values() for row in table.rows)
+    assert study.results == "results/demo"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("variants/vdep/vdep/alpha", 2, r"variants\.vdep\.vdep\.alpha: .*less than or equal to 1.*2"),
+        ("variants/vdep/vdep/ratio", 0, r"variants\.vdep\.vdep\.ratio: .*greater than 0"),
+        ("variants/vdep/vdep/loss", "l3", r"variants\.vdep\.vdep\.loss: .*'l2'.*'l3'"),
+        ("variants/vdep/vdep/alhpa", 0.1, r"variants\.vdep\.vdep\.alhpa: there is no such key"),
+        ("variants/vdep/extends", "vdep", r"variants\.vdep: extends itself \(vdep -> vdep\)"),
+        ("variants/vdep/extends", "alpha-0.1", r"extends itself \((vdep|alpha-0\.1) -> "),
+        ("variants/vdep/extends", "nobody", r"variants\.vdep\.extends: there is no variant named 'nobody' \(known: .*baseline"),
+        ("checkpoints", ["llava-7b/nobody"], r"checkpoints: there is no variant named 'nobody'"),
+        ("checkpoints", ["llava-13b/vdep"], r"checkpoints: there is no model named 'llava-13b'"),
+        ("stages/pretrain/learning_rate", -1, r"pretrain of llava-7b/baseline: learning_rate: .*greater than 0"),
+        ("stages/finetune/data", "nowhere", r"finetune of llava-7b/baseline: there is no dataset named 'nowhere'"),
+        ("models/llava-7b/pretrain/template", "chatml", r"template: .*'plain'"),
+        ("tables/main_vqa/columns", ["okvqq"], r"tables\.main_vqa\.columns: there is no column named 'okvqq'"),
+        ("resultz", "x", r"resultz: there is no such key"),
+    ],
+)
+def test_a_bad_configuration_names_the_key_and_the_reason(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_study(changed(path, value))
+
+
+def test_reordering_keys_does_not_change_a_digest() -> None:
+    forward = paper_config()
+    backward = json.loads(json.dumps(forward), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    for stage in ("pretrain", "finetune"):
+        first, second = (load_study(c).recipe("llava-7b", "vdep", stage) for c in (forward, backward))
+        assert first.digest == second.digest
+
+
+def test_swapping_the_values_of_two_fields_changes_the_digest() -> None:
+    one = changed("variants/vdep/vdep", {"alpha": 0.5, "ratio": 0.25})
+    other = changed("variants/vdep/vdep", {"alpha": 0.25, "ratio": 0.5})
+    digests = {load_study(c).pretrain_recipe("llava-7b", "vdep").digest for c in (one, other)}
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["execution/pretrain/micro_batch", "execution/pretrain/processes", "execution/finetune/save_every"]
+)
+def test_how_a_stage_is_run_is_no_part_of_its_recipe(path: str) -> None:
+    plain, other = load_study(paper_config()), load_study(changed(path, 3))
+    for stage in ("pretrain", "finetune"):
+        assert plain.recipe("llava-7b", "vdep", stage).digest == other.recipe("llava-7b", "vdep", stage).digest
+
+
+def test_a_change_in_stage_1_reaches_sft() -> None:
+    plain = load_study(paper_config()).finetune_recipe("llava-7b", "vdep")
+    other = load_study(changed("variants/vdep/vdep/alpha", 0.5)).finetune_recipe("llava-7b", "vdep")
+    assert plain.digest != other.digest
+
+
+def test_the_lock_fills_in_what_is_null_and_nothing_else() -> None:
+    config = paper_config()
+    locked = apply_lock(config, {"assets": {"phi-2": {"revision": "abc"}, "unknown": {"revision": "x"}}})
+    assert locked["assets"]["phi-2"]["revision"] == "abc"
+    assert "unknown" not in locked["assets"]
+    again = apply_lock(locked, {"assets": {"phi-2": {"revision": "other"}}})
+    assert again["assets"]["phi-2"]["revision"] == "abc"
+    study, plain = load_study(locked), load_study(config)
+    assert study.pretrain_recipe("tinyllava-3b", "vdep").digest != plain.pretrain_recipe("tinyllava-3b", "vdep").digest
+    assert study.pretrain_recipe("llava-7b", "vdep").digest == plain.pretrain_recipe("llava-7b", "vdep").digest
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_canonical_json_reads_back_as_the_same_value(value: Any) -> None:
+    assert json.loads(canonical_json(value)) == value
+
+
+@given(st.dictionaries(st.text(), json_values), st.dictionaries(st.text(), json_values))
+def test_merging_takes_every_changed_leaf_and_leaves_its_arguments_alone(base: dict[str, Any], change: dict[str, Any]) -> None:
+    before = json.dumps([base, change], sort_keys=True)
+    merged = deep_merge(base, change)
+    assert json.dumps([base, change], sort_keys=True) == before
+    assert set(merged) == set(base) | set(change)
+    for key, value in change.items():
+        if not isinstance(value, dict) or not isinstance(base.get(key), dict):
+            assert merged[key] == value
+
+
+def test_the_schema_file_is_the_one_that_the_types_generate() -> None:
+    assert (world.ROOT / "config" / "schema.json").read_text() == schema_text(), (
+        "run: python -m vdep schema > config/schema.json"
+    )
+
+
+def test_parsing_the_configuration_imports_no_torch() -> None:
+    code = "import sys, vdep.recipe, vdep.workflow.driver; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=world.environment(), check=False).returncode == 0

@@ -1,0 +1,248 @@
+"""The DAG: what is planned, what makes it run again and what does not, and what is refused before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import world
+
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "envs", "slurm", "profiles", "src")
+
+
+def snakemake(*arguments: str, folder: Path = world.ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SNAKEMAKE, *arguments],
+        cwd=folder,
+        env=world.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+
+
+def planned(*arguments: str, folder: Path = world.ROOT) -> Counter[str]:
+    """Rule -> number of jobs of a dry run."""
+    done = snakemake("-n", *arguments, folder=folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    text = done.stdout + done.stderr
+    table = text.split("Job stats:")[1] if "Job stats:" in text else ""
+    rows = re.findall(r"^(\w+)\s+(\d+)$", table.split("\n\n")[0], re.MULTILINE)
+    return Counter({name: int(count) for name, count in rows if name != "total"})
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of this checkout, to change and to run in."""
+    for part in PARTS:
+        source = world.ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, tmp_path / part)
+    return tmp_path
+
+
+def test_the_papers_plan() -> None:
+    jobs = planned("all")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)
+    assert jobs["table"] == 6
+    assert jobs["attention_figure"] == 1
+
+
+def test_one_table_needs_only_what_is_in_it() -> None:
+    jobs = planned("results/tables/ablation_alpha.csv")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (3, 3, 39, 1)
+
+
+def test_the_controls() -> None:
+    done = snakemake("-n", "controls")
+    names = set(re.findall(r"results/runs/([\w.-]+/[\w.-]+)/pretrain/done\.json", done.stdout + done.stderr))
+    assert names == {"llava-7b/vdep-alpha0", "llava-7b/baseline-2epochs", "llava-7b/vdep-sum"}
+
+
+def test_the_slurm_profile_is_found_by_its_literal_name() -> None:
+    jobs = planned("--profile", "slurm", "all")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)
+
+
+def test_the_demos_plan_contains_no_run_of_the_paper() -> None:
+    for target in ("main", "all", "controls"):
+        done = snakemake("-n", target, "--configfile", "config/demo.yaml")
+        text = done.stdout + done.stderr
+        assert done.returncode == 0, text[-2000:]
+        assert "llava-7b" not in text
+        assert "tinyllava-3b" not in text
+        assert not re.search(r"results/(?!demo/)", text)
+        assert not re.search(r"resources/(?!demo/)", text)
+
+
+@pytest.mark.parametrize("target", ["all", "results/runs/llava-7b/vdep/pretrain/done.json", "results/tables/main_vqa.csv"])
+def test_a_plan_that_needs_a_gpu_is_refused_here_before_any_work(checkout: Path, target: str) -> None:
+    done = snakemake(target, "--cores", "2", folder=checkout)
+    if not shutil.which("nvidia-smi"):
+        assert done.returncode != 0
+        message = done.stdout + done.stderr
+        assert "need a GPU and this machine has none" in message
+        assert "make demo" in message
+        assert "--profile slurm" in message
+        assert not (checkout / "resources").exists(), "nothing was downloaded"
+
+
+def test_a_download_target_does_not_mind(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A target without GPU rules runs on a machine without GPU: here a real download from this machine."""
+    served = tmp_path_factory.mktemp("served")
+    (served / "images2.zip").write_bytes(b"content")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/images2.zip"
+        (checkout / "local.yaml").write_text(f"assets: {{vg-images: {{kind: url, url: '{url}'}}}}\n")
+        target = "resources/assets/vg-images/manifest.json"
+        done = snakemake(target, "--cores", "1", "--quiet", "--configfile", "local.yaml", folder=checkout)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (checkout / "resources" / "assets" / "vg-images" / "images2.zip").read_bytes() == b"content"
+
+
+BAD = {
+    "alpha = 2": ("variants: {vdep: {vdep: {alpha: 2}}}", r"variants\.vdep\.vdep\.alpha"),
+    "an unknown variant": ("checkpoints: [llava-7b/nobody]", r"there is no variant named 'nobody'"),
+    "extends itself": (
+        "variants: {a: {extends: b}, b: {extends: a}}\ncheckpoints: [llava-7b/a]",
+        r"extends itself \(a -> b -> a\)",
+    ),
+    "an unknown key": ("variants: {vdep: {vdep: {alhpa: 1}}}", r"alhpa: there is no such key"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_configuration_fails_before_the_dag_is_built(name: str, tmp_path: Path) -> None:
+    text, message = BAD[name]
+    (tmp_path / "bad.yaml").write_text(text)
+    done = snakemake("-n", "all", "--configfile", str(tmp_path / "bad.yaml"))
+    assert done.returncode != 0
+    assert re.search(message, done.stdout + done.stderr)
+    assert "Building DAG" not in done.stdout + done.stderr
+
+
+# -- what runs again, on a finished plan whose jobs are replaced by `touch`
+
+
+@pytest.fixture
+def finished(checkout: Path) -> Path:
+    """The paper's alpha table with every job marked as done, without a GPU or a download."""
+    rules = sorted((checkout / "rules").glob("*.smk"))
+    kept = {rule: rule.read_text() for rule in rules}
+    for rule in rules:
+        text = re.sub(r"(?m)^    shell:\n(        .*\n)+", '    shell:\n        "true > {output[0]}"\n', rule.read_text())
+        text = re.sub(r"(?m)^    script:\n        .*\n", '    shell:\n        "touch {output}"\n', text)
+        rule.write_text(text)
+    config = checkout / "config" / "config.yaml"
+    original = config.read_text()
+    config.write_text(original.replace("device: cuda", "device: cpu"))
+    done = snakemake("results/tables/ablation_alpha.csv", "--cores", "2", "--quiet", folder=checkout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    config.write_text(original)
+    for rule, text in kept.items():
+        rule.write_text(text)
+    return checkout
+
+
+TRIGGERS = ("--rerun-triggers", "mtime", "params", "input")  # the stand-in commands are other code
+
+
+def again(folder: Path) -> Counter[str]:
+    return planned("results/tables/ablation_alpha.csv", *TRIGGERS, folder=folder)
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+@pytest.mark.slow
+def test_what_runs_again(finished: Path) -> None:
+    variants, config = finished / "config" / "variants.yaml", finished / "config" / "config.yaml"
+    assert not again(finished), "a finished plan has nothing to do"
+
+    for path in [*finished.glob("rules/*.smk"), *finished.glob("src/**/*.py"), *finished.glob("config/*.yaml")]:
+        path.touch()
+    assert not again(finished), "touching a file runs nothing again"
+
+    before = variants.read_text()
+    edit(variants, "vdep: {alpha: 0.001, ratio: 1.0, loss: l2}", "vdep: {loss: l2, ratio: 1.0, alpha: 0.001}")
+    assert not again(finished), "reordering keys runs nothing again"
+    variants.write_text(before)
+
+    edit(config, "micro_batch: 32", "micro_batch: 8")
+    edit(config, "save_every: 200", "save_every: 77")
+    assert not again(finished), "how a stage is run is no reason to run it again"
+
+    edit(config, "title: Weight of the image loss (paper, Tables 4 and 7)", "title: Weight")
+    assert again(finished) == Counter({"table": 1}), "a table's layout makes only the table anew"
+    edit(config, "title: Weight", "title: Weight of the image loss (paper, Tables 4 and 7)")
+    assert not again(finished)
+
+    edit(
+        variants,
+        "alpha-0.1: {extends: vdep, vdep: {alpha: 0.1}}",
+        "alpha-0.1: {extends: vdep, vdep: {alpha: 0.5, ratio: 0.25}}",
+    )
+    jobs = again(finished)
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (1, 1, 13), "one variant and what depends on it"
+
+
+@pytest.mark.slow
+def test_swapping_the_values_of_two_fields_trains_again(finished: Path) -> None:
+    variants = finished / "config" / "variants.yaml"
+    edit(variants, "vdep: {alpha: 0.001, ratio: 1.0, loss: l2}", "vdep: {alpha: 1.0, ratio: 0.001, loss: l2}")
+    jobs = again(finished)
+    # Snakemake alone would not see it: it stores the set of a rule's parameters without their names
+    assert jobs["pretrain"] == 3
+    assert jobs["finetune"] == 3
+
+
+# -- one driver a checkout
+
+
+@pytest.mark.slow
+def test_a_second_driver_is_refused_and_a_killed_one_leaves_nothing_behind(checkout: Path) -> None:
+    rule = checkout / "rules" / "assets.smk"
+    rule.write_text(
+        re.sub(r"(?m)^    shell:\n(        .*\n)+", '    shell:\n        "sleep 60; true > {output}"\n', rule.read_text())
+    )
+    target = "resources/assets/vg-images/manifest.json"
+    first = subprocess.Popen(
+        [SNAKEMAKE, target, "--cores", "1"], cwd=checkout, env=world.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        lock = checkout / ".snakemake" / "driver.lock"
+        deadline = time.monotonic() + 60
+        while not (lock.is_file() and lock.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = snakemake(target, "--cores", "1", folder=checkout)
+        assert second.returncode != 0
+        assert f"process {first.pid} is running this workflow in this checkout already" in second.stdout + second.stderr
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    rule.write_text(rule.read_text().replace("sleep 60; ", ""))
+    done = snakemake(target, "--cores", "1", folder=checkout)
+    assert done.returncode == 0, "the same command works at once, without --unlock: " + done.stderr[-1500:]
