@@ -63,9 +63,10 @@ class Throughput:
         self.samples = self.tokens = 0
         self.waited = 0.0
 
-    def add(self, samples: int, tokens: int) -> None:
+    def add(self, samples: int, tokens: int, waited: float) -> None:
         self.samples += samples
         self.tokens += tokens
+        self.waited += waited
 
     def look(self, step: int) -> dict[str, float]:
         now = time.monotonic()
@@ -79,6 +80,46 @@ class Throughput:
         }
         self.last, self.samples, self.tokens, self.waited = now, 0, 0, 0.0
         return values
+
+
+class TrainingLogs:
+    """Rank 0's files and its line for people, every ``every`` steps."""
+
+    def __init__(self, run: Path, first_step: int, steps: int, every: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.every = every
+        self.steps = steps
+        self.losses = StepLog(run / "losses.jsonl", first_step)
+        self.metrics = StepLog(run / "metrics.jsonl", first_step)
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self.throughput = Throughput(first_step, steps)
+
+    def add(self, row: dict[str, Any], samples: int, tokens: int, waited: float, gradient_ratio: float | None) -> None:
+        """One step. ``gradient_ratio`` is known at some steps only, which are always reported."""
+        step = row["step"]
+        self.losses.write(row)
+        self.throughput.add(samples, tokens, waited)
+        if step % self.every and step + 1 != self.steps and gradient_ratio is None:
+            return
+        row = row | self.throughput.look(step)
+        if gradient_ratio is not None:
+            row["gradient_ratio"] = gradient_ratio
+        self.metrics.write(row)
+        for key, value in row.items():
+            if isinstance(value, int | float) and key != "step":
+                self.board.add_scalar(key, value, step)
+        log.info("%s", progress_line(row, self.steps))
+
+    def sync(self) -> None:
+        """Make every row durable: a checkpoint is never newer than the log."""
+        self.losses.sync()
+        self.metrics.sync()
+
+    def close(self) -> None:
+        self.losses.close()
+        self.metrics.close()
+        self.board.close()
 
 
 def duration(seconds: float) -> str:
@@ -95,6 +136,8 @@ def progress_line(row: dict[str, Any], steps: int) -> str:
     if row.get("image_loss") is not None:
         parts.append(f"image {row['image_loss']:.5g}")
     parts.append(f"grad {row['gradient_norm']:.3g}")
+    if "gradient_ratio" in row:
+        parts.append(f"image/text gradient {row['gradient_ratio']:.2g}")
     if "projector_norm" in row:
         parts.append(f"|X| {row['projector_norm']:.2f} var {row['projector_variance']:.3g} cos {row['projector_cosine']:.2f}")
     parts += [f"lr {row['learning_rate']:.2e}", f"{row['samples_per_second']:.1f} samples/s"]

@@ -1,0 +1,50 @@
+"""From a recipe to the objects that are trained: the model with its stage's parameters unfrozen, and the batch plan."""
+
+from __future__ import annotations
+
+from safetensors.torch import load_file
+
+from ..data.plan import BatchPlan, Hybrid
+from ..data.prepared import PreparedData
+from ..model.llava import DTYPES, build_model, projector, set_dropout
+from ..model.task import AlignmentTask
+from .job import Job
+
+PROJECTOR_FILE = "projector.safetensors"
+
+
+def build_task(job: Job) -> AlignmentTask:
+    """Stage 1 trains the projector alone; SFT the language model with it. The vision tower is always frozen."""
+    recipe = job.recipe
+    model = build_model(
+        job.tower, job.language_model, recipe.vision_tower, DTYPES[recipe.settings.precision], recipe.settings.seed
+    )
+    set_dropout(model, recipe.settings.dropout)
+    if job.initial is not None:
+        projector(model).load_state_dict(load_file(job.initial / PROJECTOR_FILE))
+    model.requires_grad_(False)
+    projector(model).requires_grad_(True)
+    if recipe.stage == "finetune":
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+    if job.execution.engine == "ddp":
+        # DDP keeps no master copy: what is trained is float32, and autocast computes in bf16
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    if job.execution.activation_checkpointing:
+        model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    return AlignmentTask(model, recipe.vdep)
+
+
+def build_plan(job: Job, data: PreparedData) -> BatchPlan:
+    settings, vdep = job.recipe.settings, job.recipe.vdep
+    return BatchPlan(
+        data.lengths,
+        data.has_image,
+        global_batch=settings.global_batch,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        grouping=settings.grouping,
+        hybrid=Hybrid(vdep.ratio, vdep.schedule) if vdep else None,
+    )

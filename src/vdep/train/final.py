@@ -1,0 +1,76 @@
+"""What a stage yields: the projector after stage 1, a whole Hugging Face checkpoint after SFT, and a manifest of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..files import folder_digest, sha256, write_json
+from ..model.export import export_checkpoint
+from ..model.llava import DTYPES, build_model
+from .build import PROJECTOR_FILE
+from .engine import Engine
+from .job import Job
+
+_PROJECTOR = "model.multi_modal_projector."
+
+
+def write_final(job: Job, engine: Engine, steps: int) -> None:
+    """Fill ``job.final``, aside first. All ranks together: under ZeRO each holds a part of the weights."""
+    state = {name.removeprefix("model."): engine.master(name).to("cpu") for name in engine.names}
+    if engine.rank == 0:
+        aside = job.run / ".final.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        if job.recipe.stage == "pretrain":
+            save_file(
+                {name.removeprefix(_PROJECTOR): value.contiguous() for name, value in state.items()}, aside / PROJECTOR_FILE
+            )
+        else:
+            _export(job, state, aside)
+        _write_manifest(aside, job, steps)
+        shutil.rmtree(job.final, ignore_errors=True)
+        aside.rename(job.final)
+    engine.barrier()
+
+
+def _export(job: Job, state: dict[str, Tensor], folder: Path) -> None:
+    """The trained weights in a freshly built model: whatever the engine did to its own copy stays out of the files."""
+    dtype = DTYPES[job.recipe.settings.precision]
+    model = build_model(job.tower, job.language_model, job.recipe.vision_tower, dtype, 0)
+    _, unexpected = model.load_state_dict({name: value.to(dtype) for name, value in state.items()}, strict=False)
+    if unexpected:
+        raise TrainingError(f"trained parameters that the model does not have: {', '.join(unexpected[:5])}")
+    export_checkpoint(model, job.tower, job.language_model, job.recipe.settings.image, folder)
+
+
+def versions() -> dict[str, str]:
+    """Of what computed the weights, without the build's suffix."""
+    import accelerate
+    import deepspeed
+    import transformers
+
+    modules = {"torch": torch, "transformers": transformers, "accelerate": accelerate, "deepspeed": deepspeed}
+    return {name: str(module.__version__).partition("+")[0] for name, module in modules.items()}
+
+
+def _write_manifest(folder: Path, job: Job, steps: int) -> None:
+    """``final.json``. No dates and no paths, so that the same weights have the same manifest."""
+    names = sorted(path.name for path in folder.iterdir())
+    write_json(
+        folder / "final.json",
+        {
+            **job.identity,
+            "stage": job.recipe.stage,
+            "initial_recipe": job.recipe.initial,
+            "steps": steps,
+            "versions": versions(),
+            "files": {name: sha256(folder / name) for name in names},
+            "digest": folder_digest(folder, names),
+        },
+    )
