@@ -67,32 +67,26 @@ UNANSWERABLE = "Unanswerable"
 
 
 def describe(thing: Thing) -> str:
-    name = thing.name if thing.kind == "digit" else f"{thing.size} {thing.name}"
-    return f"{name} {thing.place}"
+    """Place first: what a miniature model reads about a thing's place stands just before its name."""
+    return f"{thing.place} {_full_name(thing)}"
+
+
+def _full_name(thing: Thing) -> str:
+    return thing.name if thing.kind == "digit" else f"{thing.size} {thing.name}"
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     """The scene in words, in reading order, or in random order when ``rng`` is given."""
     if scene.diagram:
-        parts = [f"{describe(s)} with label {d.digit} {d.place}" for s, d in zip(scene.shapes, scene.digits, strict=True)]
+        parts = [
+            f"{shape.place} label {digit.digit} {_full_name(shape)}"
+            for shape, digit in zip(scene.shapes, scene.digits, strict=True)
+        ]
     else:
-        parts = [describe(t) for t in scene.things]
+        parts = [describe(thing) for thing in scene.things]
     if rng is not None:
         parts = [parts[i] for i in rng.permutation(len(parts))]
     return " , ".join(parts) + " ."
-
-
-def listing(scene: Scene) -> str:
-    """The scene as a list of its nine places in reading order, where the order alone tells the place."""
-    by_place = {t.place: t for t in scene.things}
-
-    def content(place: str) -> str:
-        thing = by_place.get(place)
-        if thing is None:
-            return "empty"
-        return thing.name if thing.kind == "digit" else f"{thing.size} {thing.name}"
-
-    return "map : " + " ; ".join(content(place) for place in PLACES) + " ."
 
 
 @dataclass(frozen=True)

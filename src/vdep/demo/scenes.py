@@ -168,6 +168,21 @@ def sample_scenes(count: int, split: str, seed: int, digit_share: float = 0.6, d
     return scenes
 
 
+def crowded_scenes(count: int, split: str, seed: int) -> list[Scene]:
+    """Scenes of three to five things, for texts alone: with more things there is more to look up."""
+    rng = np.random.default_rng([seed, 7, {"train": 0, "test": 1}[split]])
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        things = int(rng.integers(3, 6))
+        cells = [divmod(int(c), GRID) for c in rng.choice(GRID * GRID, size=things, replace=False)]
+        drawn = [*_shapes(rng, cells[:-1]), _digit(rng, split, *cells[-1])]
+        drawn.sort(key=lambda t: (t.row, t.column))
+        scene = Scene(tuple(drawn), "plain", 40, 0)
+        if scene.split == split:
+            scenes.append(scene)
+    return scenes
+
+
 def _draw_shape(draw: ImageDraw.ImageDraw, thing: Thing, fill: int | tuple[int, int, int]) -> None:
     left, top, right, bottom = thing.box
     right, bottom = right - 1, bottom - 1

@@ -16,7 +16,7 @@ from . import language as words
 from .scenes import COLORS, COLUMNS, ROWS, SHAPES, SIZES
 
 EXTRA_WORDS = (
-    "USER: ASSISTANT: Question: Context: map : ; , . ? digit empty with label "
+    "USER: ASSISTANT: Question: Context: , . ? digit label "
     "What What color is the shape size of Where Which food has Is there a an in image How many things are Has the left above "
     "Are Yes No thing There written number shown picture this "
 )
@@ -29,6 +29,7 @@ def vocabulary() -> list[str]:
     names = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
     found += [*names, *(f"{size} {name}" for size in SIZES for name in names)]
     found += [*words.PLACES, *(f"digit {d}" for d in words.DIGITS)]
+    found += [f"{letter}{mark}" for mark in ".:" for letter in "ABCDEFGHI"]
     found += [words.UNANSWERABLE, "图中", "是什么颜色", "？", *words.CHINESE_COLORS.values(), *words.CHINESE_SHAPES.values()]
     return list(dict.fromkeys(found))
 
