@@ -6,7 +6,8 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from vdep.errors import ConfigError
-from vdep.recipe import apply_lock, canonical_json, load_study, split_checkpoint
+from vdep.recipe import canonical_json
+from vdep.study import apply_lock, load_study, split_checkpoint
 from vdep.workflow import driver
 
 driver.prepare_environment(Path(workflow.basedir))

@@ -19,7 +19,7 @@ from vdep.errors import ConfigError
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import LlavaWithHeadBias, build_model, load_checkpoint
 from vdep.model.tokenizer import load_tokenizer
-from vdep.recipe import VisionTower
+from vdep.settings import VisionTower
 
 QUESTIONS = ("What color is the circle?", "Where is the red square?\nAnswer the question using a single word or phrase.")
 
@@ -175,7 +175,7 @@ offline_environment(Path({str(tmp_path / "cache")!r}))
 import lmms_eval.evaluator
 from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.models.simple.llava_hf import LlavaHf
-from vdep.recipe import Benchmark
+from vdep.settings import Benchmark
 benchmark = Benchmark(asset="pope", task="pope/pope.yaml", files={{"test": "test-*.parquet"}}, scorer="f1")
 task = ConfigurableTask(config=task_config(benchmark, Path({str(tmp_path)!r})))
 task.config.generation_kwargs["max_new_tokens"] = 6

@@ -15,7 +15,8 @@ from vdep.data.plan import BatchPlan, Hybrid
 from vdep.data.prepared import PreparedData
 from vdep.model.llava import build_model, projector
 from vdep.model.task import AlignmentTask
-from vdep.recipe import METHOD_VERSION, VdepSettings
+from vdep.recipe import METHOD_VERSION
+from vdep.settings import VdepSettings
 from vdep.train.loop import loss_scales, step_seed
 from vdep.train.schedule import learning_rate
 

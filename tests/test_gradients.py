@@ -21,7 +21,7 @@ from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid
 from vdep.data.prepared import PreparedData
 from vdep.model.llava import build_model, projector, set_dropout
 from vdep.model.task import AlignmentTask, Scales
-from vdep.recipe import VdepSettings
+from vdep.settings import VdepSettings
 
 FAMILIES = list(world.FAMILIES)
 

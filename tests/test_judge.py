@@ -12,7 +12,7 @@ import requests
 
 from vdep.errors import EvaluationError
 from vdep.evaluation.judge import exact_match_grade, judge_environment
-from vdep.recipe import Judge
+from vdep.settings import Judge
 
 PROMPT = (
     "Compare the ground truth and prediction.\n\nQuestion | Ground truth | Prediction | Correctness\n--- | --- | --- | ---\n"

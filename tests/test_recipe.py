@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdep.errors import ConfigError
-from vdep.recipe import apply_lock, canonical_json, deep_merge, load_study
+from vdep.recipe import canonical_json
 from vdep.schema import schema_text
+from vdep.study import apply_lock, deep_merge, load_study
 
 FILES = ("assets", "datasets", "models", "variants", "benchmarks", "config")
 

@@ -17,7 +17,8 @@ from vdep.evaluation.chance import chance_of, guess_rates
 from vdep.evaluation.run import validate
 from vdep.evaluation.samples import read_samples, write_samples
 from vdep.evaluation.scores import ALL_OF_CLUSTER, F1, MEAN, SCORERS, Scored, mme, score_samples
-from vdep.recipe import Benchmark, EvaluationRecipe, EvaluationSettings, Judge
+from vdep.recipe import EvaluationRecipe
+from vdep.settings import Benchmark, EvaluationSettings, Judge
 
 scored = st.lists(
     st.builds(

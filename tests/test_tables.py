@@ -14,10 +14,11 @@ from test_recipe import paper_config
 from vdep.errors import ReportError
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
-from vdep.recipe import Column, load_study, split_checkpoint
 from vdep.report.skills import as_csv as skills_csv
 from vdep.report.skills import pooled
 from vdep.report.tables import BuiltTable, Results, as_csv, as_markdown, build_table, provenance, read_published
+from vdep.settings import Column
+from vdep.study import load_study, split_checkpoint
 
 STUDY = load_study(paper_config())
 PUBLISHED = read_published(world.ROOT / "config" / "published.csv")

@@ -19,7 +19,7 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from vdep.recipe import Study
+from vdep.study import Study
 
 pytestmark = pytest.mark.slow
 

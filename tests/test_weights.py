@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from vdep.demo.weights import RECIPES, make
 from vdep.files import read_json, sha256
 

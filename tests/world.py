@@ -14,7 +14,9 @@ import torch
 from vdep.demo import data as demo_data
 from vdep.demo import tokenizer
 from vdep.files import sha256, write_json
-from vdep.recipe import Study, TrainingRecipe, VdepSettings, load_study
+from vdep.recipe import TrainingRecipe
+from vdep.settings import VdepSettings
+from vdep.study import Study, load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_TOKENS = 9

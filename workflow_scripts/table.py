@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vdep.files import write_atomically, write_json
-from vdep.recipe import Column, split_checkpoint
 from vdep.report.tables import Results, as_csv, as_markdown, build_table, provenance, read_published
+from vdep.settings import Column
+from vdep.study import split_checkpoint
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -16,7 +16,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from pydantic import TypeAdapter
 
     from .assets.fetch import fetch, make
-    from .recipe import Asset, MadeAsset
+    from .settings import Asset, MadeAsset
 
     asset = TypeAdapter(Asset).validate_json(arguments.asset)
     folder = Path(arguments.manifest).parent
@@ -49,7 +49,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from .files import read_json, sha256
-    from .recipe import StageExecution, TrainingRecipe
+    from .recipe import TrainingRecipe
+    from .settings import StageExecution
     from .train.job import Job
     from .train.launch import launch
 

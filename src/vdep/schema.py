@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .recipe import Study
+from .study import Study
 
 
 def schema_text() -> str:

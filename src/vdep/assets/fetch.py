@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..errors import AssetError
 from ..files import folder_digest
-from ..recipe import HubAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
+from ..settings import HubAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
 from .manifest import MANIFEST, write_manifest
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import requests
 
 from ..errors import EvaluationError
-from ..recipe import Judge
+from ..settings import Judge
 
 
 def exact_match_grade(prompt: str) -> str:

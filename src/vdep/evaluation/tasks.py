@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from ..recipe import Benchmark
+from ..settings import Benchmark
 
 LMMS_EVAL_VERSION = "0.7.3"
 

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ..errors import ConfigError
-from ..recipe import VisionTower
+from ..settings import VisionTower
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from ..data.collate import Batch
-from ..recipe import VdepSettings
+from ..settings import VdepSettings
 from .llava import image_features, projector, splice
 from .objective import image_loss_sum, text_loss_sum
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ReportError
 from ..files import read_json, sha256
-from ..recipe import Column
+from ..settings import Column
 
 Key = tuple[str, str, str]
 """(model, variant, benchmark)."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..data.collate import Batch
 from ..errors import ConfigError
 from ..model.task import AlignmentTask, Report, Scales
-from ..recipe import StageSettings
+from ..settings import StageSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

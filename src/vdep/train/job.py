@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..recipe import Settings, StageExecution, TrainingRecipe
+from ..recipe import TrainingRecipe
+from ..settings import Settings, StageExecution
 
 RESUME_EXIT_CODE = 75
 """Exit code of a training that saved its state and wants to be started again (EX_TEMPFAIL)."""

@@ -1,0 +1,264 @@
+"""What can be configured: types for every part of the configuration. It imports no torch.
+
+Unknown keys, values out of range and names of the wrong form are errors; ``study`` checks that the parts fit together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+STAGES = ("pretrain", "finetune")
+Stage = Literal["pretrain", "finetune"]
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class Settings(BaseModel):
+    """Unknown keys are errors, and nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- assets
+
+
+class HubAsset(Settings):
+    """Files of a Hugging Face repository. ``revision`` is a commit; null until a first download records it."""
+
+    kind: Literal["hub"]
+    repo: str
+    type: Literal["model", "dataset"] = "model"
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+
+
+class UrlAsset(Settings):
+    """One file over HTTP. ``sha256`` and ``size`` are null until a first download records them."""
+
+    kind: Literal["url"]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    sha256: str | None = None
+    size: int | None = None
+
+
+class ShippedAsset(Settings):
+    """A folder that comes with this repository. ``revision`` is the digest of its content, and is checked."""
+
+    kind: Literal["shipped"]
+    path: str
+    revision: str
+
+
+class MadeAsset(Settings):
+    """Made on the spot by ``python -m vdep make`` (the demo world): what it is, and from which numbers."""
+
+    kind: Literal["made"]
+    maker: str
+    arguments: dict[str, int | float | str] = {}
+
+
+Asset = Annotated[HubAsset | UrlAsset | ShippedAsset | MadeAsset, Field(discriminator="kind")]
+
+
+def asset_identity(asset: Asset) -> dict[str, Any]:
+    """What a recipe says of an asset: where it comes from and at which revision, not its hash or its size."""
+    return asset.model_dump(mode="json", exclude={"sha256", "size"})
+
+
+# ----------------------------------------------------------------------------------------------- models, data, training
+
+
+class VisionTower(Settings):
+    """``feature_select`` in the words of transformers: ``default`` drops the first token, ``full`` keeps all.
+
+    CLIP has a class token, so ``default`` leaves the patches. SigLIP has none: ``full`` is right, and ``default`` is the
+    728-token behaviour of the TinyLLaVA Factory. ``image_tokens`` is the number of image tokens that results; building
+    the model checks it.
+    """
+
+    weights: Name
+    image_tokens: Annotated[int, Field(ge=1)]
+    layer: int = -2
+    feature_select: Literal["default", "full"] = "default"
+
+
+class VdepSettings(Settings):
+    """The objective and the schedule of stage 1 (paper, sections 3.2 and 3.3). What the paper leaves open has a field."""
+
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.001
+    ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    loss: Literal["l2", "sigmoid_l2", "inverse_l2"] = "l2"
+    schedule: Literal["interleaved", "fused"] = "interleaved"
+    position: Literal["same", "next"] = "same"
+    detach_target: bool = True
+    reduction: Literal["mean", "sum_dims"] = "mean"
+    normalize: Literal["none", "layer_norm"] = "none"
+    inverse_floor: Annotated[float, Field(gt=0)] = 1e-6
+
+
+class StageSettings(Settings):
+    """One stage of training. Defaults in ``stages``; a model and a variant may set any field of their own."""
+
+    data: Name
+    template: Literal["plain", "vicuna_v1", "phi"]
+    image: Literal["crop", "pad", "warp"]
+    epochs: Annotated[int, Field(ge=1)] = 1
+    global_batch: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
+    max_length: Annotated[int, Field(ge=8)] = 2048
+    grouping: Literal["none", "modality_length"] = "none"
+    precision: Literal["bf16", "float32"] = "bf16"
+    tf32: bool = True
+    dropout: Literal["model"] | Annotated[float, Field(ge=0, lt=1)] = "model"
+    seed: int = 42
+
+
+StageOverride = dict[str, Any]
+
+
+class Model(Settings):
+    vision_tower: VisionTower
+    language_model: Name
+    pretrain: StageOverride = {}
+    finetune: StageOverride = {}
+
+
+class Variant(Settings):
+    """One way to train. ``extends`` names another variant, whose settings this one changes."""
+
+    extends: Name | None = None
+    vdep: VdepSettings | None = None
+    pretrain: StageOverride = {}
+    finetune: StageOverride = {}
+
+
+class ImageArchive(Settings):
+    """Images whose path in the conversations starts with ``prefix`` lie in ``asset`` under ``folder`` plus the rest."""
+
+    asset: Name
+    prefix: str = ""
+    folder: str = ""
+
+
+class Dataset(Settings):
+    """Conversations as LLaVA JSON and the archives of their images; ``on_defect`` says what a defective sample does."""
+
+    conversations: Name
+    file: str | None = None
+    images: tuple[ImageArchive, ...] = ()
+    on_defect: Literal["stop", "drop"] = "stop"
+
+
+# ------------------------------------------------------------------------------------------------ benchmarks and tables
+
+
+class Judge(Settings):
+    """Who grades free-form answers: an OpenAI-compatible server, or ``exact_match``, a local one started for the run."""
+
+    kind: Literal["openai", "exact_match"]
+    model: str
+    url_variable: str = "VDEP_JUDGE_URL"
+    key_variable: str = "VDEP_JUDGE_KEY"
+
+
+class Benchmark(Settings):
+    """One benchmark as lmms-eval runs it, on data of ours.
+
+    ``task`` is a task file of lmms-eval, relative to its ``tasks`` folder. ``files`` gives the Parquet files of the asset per
+    split. ``scorer`` names how one sample is scored and the samples aggregated (``vdep.evaluation.scores``).
+    """
+
+    asset: Name
+    task: str
+    files: dict[str, str]
+    scorer: str
+    samples: int | None = None
+    max_new_tokens: int | None = None
+    judge: Judge | None = None
+    blind: bool = False
+
+
+class Column(Settings):
+    """A column of a table: a part of one benchmark, or the mean or the sum of other columns."""
+
+    label: str
+    benchmark: Name | None = None
+    part: str = "score"
+    mean_of: tuple[Name, ...] = ()
+    sum_of: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Column:
+        if sum(bool(source) for source in (self.benchmark, self.mean_of, self.sum_of)) != 1:
+            raise ValueError("give exactly one of benchmark, mean_of, sum_of")
+        return self
+
+
+class Table(Settings):
+    """Rows are checkpoints (``model/variant``), or lists of them; ``published`` names tables of config/published.csv."""
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[Name, ...]
+    published: tuple[str, ...] = ()
+
+
+class AttentionFigure(Settings):
+    """Figure 1 of the paper: two checkpoints side by side on the same images."""
+
+    left: str
+    right: str
+    asset: Name
+    file: str
+    samples: Annotated[int, Field(ge=1)] = 4
+    curve_samples: Annotated[int, Field(ge=1)] = 64
+    question: str = "Describe this photo in detail."
+
+
+class StageExecution(Settings):
+    """How a stage is run, which does not change what it computes. Not part of a recipe."""
+
+    gpus: Annotated[int, Field(ge=0)]
+    processes: Annotated[int, Field(ge=1)]
+    micro_batch: Annotated[int, Field(ge=1)]
+    engine: str = "ddp"
+    threads: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=0)] = 0
+    save_every: Annotated[int, Field(ge=1)] = 200
+    keep: Annotated[int, Field(ge=1)] = 2
+    log_every: Annotated[int, Field(ge=1)] = 10
+    probe_every: Annotated[int, Field(ge=0)] = 100
+    activation_checkpointing: bool = False
+    runtime: str = "8h"
+    memory: str = "64GB"
+
+
+class EvaluationExecution(Settings):
+    gpus: Annotated[int, Field(ge=0)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    runtime: str = "8h"
+    memory: str = "64GB"
+
+
+class Execution(Settings):
+    device: Literal["cuda", "cpu"]
+    pretrain: StageExecution
+    finetune: StageExecution
+    evaluate: EvaluationExecution
+    prepare_workers: Annotated[int, Field(ge=1)] = 1
+
+
+class EvaluationSettings(Settings):
+    """What scores depend on besides the checkpoint and the benchmark."""
+
+    seed: int = 1234
+    precision: Literal["bf16", "float32"] = "bf16"

@@ -1,0 +1,307 @@
+"""The whole configuration, after all files have been merged: what the plan consists of, and the recipe of each of its parts.
+
+With ``settings`` and ``recipe`` this is all that Snakemake parses of the package.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from .errors import ConfigError
+from .recipe import EvaluationRecipe, PreparationRecipe, TrainingRecipe
+from .settings import (
+    STAGES,
+    Asset,
+    AttentionFigure,
+    Benchmark,
+    Column,
+    Dataset,
+    EvaluationSettings,
+    Execution,
+    Model,
+    Name,
+    Settings,
+    Stage,
+    StageOverride,
+    StageSettings,
+    Table,
+    Variant,
+    VdepSettings,
+    asset_identity,
+)
+
+
+class Study(Settings):
+    """The whole configuration, after all files have been merged. See config/config.yaml."""
+
+    results: str
+    resources: str
+    assets: dict[Name, Asset]
+    stages: dict[Stage, StageOverride]
+    models: dict[Name, Model]
+    datasets: dict[Name, Dataset]
+    variants: dict[Name, Variant]
+    benchmarks: dict[Name, Benchmark]
+    columns: dict[Name, Column]
+    checkpoints: tuple[str, ...]
+    controls: tuple[str, ...] = ()
+    control_columns: tuple[Name, ...] = ()
+    tables: dict[Name, Table]
+    main_tables: tuple[Name, ...]
+    figures: dict[Name, AttentionFigure] = Field(default_factory=dict)
+    skills: bool = False
+    """Report by skill, for benchmarks that say which skill a question asks for (the demo's)."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    execution: Execution
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Study:
+        problems = list(self._missing_references())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _missing_references(self) -> Iterator[str]:
+        def missing(name: str, kind: str, known: Mapping[str, Any], where: str) -> Iterator[str]:
+            if name not in known:
+                yield f"{where}: there is no {kind} named {name!r} (known: {', '.join(sorted(known)) or 'none'})"
+
+        for key, model in self.models.items():
+            yield from missing(model.vision_tower.weights, "asset", self.assets, f"models.{key}.vision_tower.weights")
+            yield from missing(model.language_model, "asset", self.assets, f"models.{key}.language_model")
+        for key, dataset in self.datasets.items():
+            yield from missing(dataset.conversations, "asset", self.assets, f"datasets.{key}.conversations")
+            for archive in dataset.images:
+                yield from missing(archive.asset, "asset", self.assets, f"datasets.{key}.images")
+        for key, benchmark in self.benchmarks.items():
+            yield from missing(benchmark.asset, "asset", self.assets, f"benchmarks.{key}.asset")
+        for key, column in self.columns.items():
+            if column.benchmark:
+                yield from missing(column.benchmark, "benchmark", self.benchmarks, f"columns.{key}.benchmark")
+            for part in (*column.mean_of, *column.sum_of):
+                yield from missing(part, "column", self.columns, f"columns.{key}")
+        for key, variant in self.variants.items():
+            if variant.extends:
+                yield from missing(variant.extends, "variant", self.variants, f"variants.{key}.extends")
+        for key, table in self.tables.items():
+            for column_name in table.columns:
+                yield from missing(column_name, "column", self.columns, f"tables.{key}.columns")
+            for row in table.rows:
+                yield from self._missing_checkpoint(row, f"tables.{key}.rows")
+        for name in self.main_tables:
+            yield from missing(name, "table", self.tables, "main_tables")
+        for key, figure in self.figures.items():
+            yield from missing(figure.asset, "asset", self.assets, f"figures.{key}.asset")
+            for checkpoint in (figure.left, figure.right):
+                yield from self._missing_checkpoint(checkpoint, f"figures.{key}")
+        for where, checkpoints in (("checkpoints", self.checkpoints), ("controls", self.controls)):
+            for checkpoint in checkpoints:
+                yield from self._missing_checkpoint(checkpoint, where)
+        for column_name in self.control_columns:
+            yield from missing(column_name, "column", self.columns, "control_columns")
+
+    def _missing_checkpoint(self, checkpoint: str, where: str) -> Iterator[str]:
+        model, _, variant = checkpoint.partition("/")
+        if model not in self.models:
+            yield f"{where}: there is no model named {model!r} (known: {', '.join(sorted(self.models))})"
+        if variant not in self.variants:
+            yield f"{where}: there is no variant named {variant!r} (known: {', '.join(sorted(self.variants))})"
+
+    # -- resolution
+
+    @cached_property
+    def _resolved_variants(self) -> dict[str, Variant]:
+        return {name: self._resolve_variant(name) for name in self.variants}
+
+    def _resolve_variant(self, name: str) -> Variant:
+        chain: list[str] = []
+        current: str | None = name
+        while current is not None:
+            if current in chain:
+                raise ConfigError(f"variants.{name}: extends itself ({' -> '.join([*chain, current])})")
+            chain.append(current)
+            current = self.variants[current].extends
+        merged: dict[str, Any] = {}
+        for link in reversed(chain):
+            own = self.variants[link].model_dump(mode="json", exclude_unset=True, exclude={"extends"})
+            merged = deep_merge(merged, own)
+        return Variant.model_validate(merged)
+
+    def stage(self, model: str, variant: str, stage: Stage) -> StageSettings:
+        """The settings of one stage: the study's defaults, then the model's, then the variant's."""
+        merged = deep_merge(
+            deep_merge(self.stages[stage], getattr(self.models[model], stage)),
+            getattr(self._resolved_variants[variant], stage),
+        )
+        try:
+            return StageSettings.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(f"{stage} of {model}/{variant}: {describe_validation_error(error)}") from error
+
+    def pretrain_recipe(self, model: str, variant: str) -> TrainingRecipe:
+        return self._recipe(model, variant, "pretrain", self._resolved_variants[variant].vdep, None)
+
+    def finetune_recipe(self, model: str, variant: str) -> TrainingRecipe:
+        return self._recipe(model, variant, "finetune", None, self.pretrain_recipe(model, variant).digest)
+
+    def recipe(self, model: str, variant: str, stage: Stage) -> TrainingRecipe:
+        return (self.pretrain_recipe if stage == "pretrain" else self.finetune_recipe)(model, variant)
+
+    def _recipe(self, model: str, variant: str, stage: Stage, vdep: VdepSettings | None, initial: str | None) -> TrainingRecipe:
+        settings = self.stage(model, variant, stage)
+        entry = self.models[model]
+        return TrainingRecipe(
+            stage=stage,
+            vision_tower=entry.vision_tower,
+            tower_source=asset_identity(self.assets[entry.vision_tower.weights]),
+            language_model=entry.language_model,
+            language_source=asset_identity(self.assets[entry.language_model]),
+            data=self.preparation_recipe(model, variant, stage),
+            settings=settings,
+            vdep=vdep,
+            initial=initial,
+        )
+
+    def preparation_recipe(self, model: str, variant: str, stage: Stage) -> PreparationRecipe:
+        settings = self.stage(model, variant, stage)
+        if settings.data not in self.datasets:
+            raise ConfigError(
+                f"{stage} of {model}/{variant}: there is no dataset named {settings.data!r} "
+                f"(known: {', '.join(sorted(self.datasets))})"
+            )
+        dataset = self.datasets[settings.data]
+        language_model = self.models[model].language_model
+        sources = {dataset.conversations, *(archive.asset for archive in dataset.images)}
+        return PreparationRecipe(
+            name=settings.data,
+            dataset=dataset,
+            sources={name: asset_identity(self.assets[name]) for name in sorted(sources)},
+            tokenizer=language_model,
+            tokenizer_source=asset_identity(self.assets[language_model]),
+            template=settings.template,
+            image_tokens=self.models[model].vision_tower.image_tokens,
+            max_length=settings.max_length,
+        )
+
+    def evaluation_recipe(self, model: str, variant: str, benchmark: str) -> EvaluationRecipe:
+        entry = self.benchmarks[benchmark]
+        settings = self.stage(model, variant, "finetune")
+        return EvaluationRecipe(
+            benchmark=benchmark,
+            settings=entry,
+            source=asset_identity(self.assets[entry.asset]),
+            template=settings.template,
+            image=settings.image,
+            evaluation=self.evaluation,
+        )
+
+    # -- what is needed for what
+
+    def column_benchmarks(self, column: str) -> list[str]:
+        """The benchmarks that a column is computed from, in a fixed order."""
+        entry = self.columns[column]
+        if entry.benchmark:
+            return [entry.benchmark]
+        return [b for part in (*entry.mean_of, *entry.sum_of) for b in self.column_benchmarks(part)]
+
+    def table_evaluations(self, table: str) -> list[tuple[str, str, str]]:
+        """(model, variant, benchmark) of every score that a table needs, each once, in the order of the table."""
+        entry = self.tables[table]
+        found = (
+            (*split_checkpoint(row), benchmark)
+            for row in entry.rows
+            for column in entry.columns
+            for benchmark in self.column_benchmarks(column)
+        )
+        return list(dict.fromkeys(found))
+
+    def needed_assets(self) -> list[str]:
+        """Every asset that any checkpoint, table or figure of this study needs, in a fixed order."""
+        found: list[str] = []
+        for checkpoint in (*self.checkpoints, *self.controls):
+            model, variant = split_checkpoint(checkpoint)
+            entry = self.models[model]
+            found += [entry.vision_tower.weights, entry.language_model]
+            for stage in STAGES:
+                found += self.preparation_recipe(model, variant, stage).sources  # type: ignore[arg-type]
+        for table in self.tables:
+            found += [self.benchmarks[benchmark].asset for _, _, benchmark in self.table_evaluations(table)]
+        found += [figure.asset for figure in self.figures.values()]
+        return list(dict.fromkeys(found))
+
+    def control_evaluations(self) -> list[tuple[str, str, str]]:
+        found = (
+            (*split_checkpoint(row), benchmark)
+            for row in self.controls
+            for column in self.control_columns
+            for benchmark in self.column_benchmarks(column)
+        )
+        return list(dict.fromkeys(found))
+
+
+def deep_merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, everything else is replaced; neither argument is changed. Snakemake merges configs alike."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = deep_merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def split_checkpoint(name: str) -> tuple[str, str]:
+    """``model/variant`` -> (model, variant)."""
+    model, separator, variant = name.partition("/")
+    if not separator or not model or not variant:
+        raise ConfigError(f"a checkpoint is written as model/variant, not {name!r}")
+    return model, variant
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """One line per problem: the key as one would write it, what is wrong, and the value that was given."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        given = problem.get("input")
+        shown = "" if isinstance(given, Mapping | list) else f" (given: {given!r})"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "there is no such key"
+        lines.append(f"{key}: {message}{shown}")
+    return "; ".join(lines)
+
+
+def load_study(config: Mapping[str, Any]) -> Study:
+    """Validate a merged configuration, with every reference and every resolved stage.
+
+    Raises:
+        ConfigError: naming the key and the reason.
+    """
+    try:
+        study = Study.model_validate(dict(config))
+    except ValidationError as error:
+        raise ConfigError(f"configuration: {describe_validation_error(error)}") from error
+    for checkpoint in (*study.checkpoints, *study.controls):
+        model, variant = split_checkpoint(checkpoint)
+        for stage in STAGES:
+            recipe = study.recipe(model, variant, stage)  # type: ignore[arg-type]
+            if not math.isfinite(recipe.settings.learning_rate):
+                raise ConfigError(f"{stage} of {checkpoint}: the learning rate is not finite")
+    return study
+
+
+def apply_lock(config: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what the configuration leaves null (revisions, hashes, sizes) from ``config/lock.yaml``."""
+    assets = dict(config.get("assets", {}))
+    for name, recorded in (lock.get("assets") or {}).items():
+        if name in assets:
+            asset = dict(assets[name])
+            for key, value in recorded.items():
+                if asset.get(key) is None:
+                    asset[key] = value
+            assets[name] = asset
+    return {**config, "assets": assets}

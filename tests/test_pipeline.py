@@ -1,0 +1,160 @@
+"""The demo's pipeline at reduced size: every room with its real parts, and what a SIGKILL does to it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import world
+from PIL import Image
+from test_workflow import PARTS, SNAKEMAKE, snakemake
+
+from vdep.files import read_json
+
+pytestmark = pytest.mark.slow
+
+OVERLAYS = ("--configfile", "config/demo.yaml", str(world.ROOT / "tests" / "reduced.yaml"), "--cores", "2")
+STAGE_1 = "results/demo/runs/demo-llava/vdep/pretrain"
+
+
+def copy_checkout(target: Path) -> Path:
+    for part in PARTS:
+        source = world.ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target / part)
+    return target
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    checkout = copy_checkout(tmp_path_factory.mktemp("pipeline"))
+    done = snakemake("main", *OVERLAYS, folder=checkout, timeout=900)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    return checkout
+
+
+def test_every_result_is_there(finished: Path) -> None:
+    results = finished / "results" / "demo"
+    for table, rows, column in (("main_vqa", 2, "gqa"), ("main_general", 1, "pope")):
+        with open(results / "tables" / f"{table}.csv", newline="") as file:
+            read = list(csv.DictReader(file))
+        values = [row for row in read if any(column in str(cell) for cell in (*row, *row.values()))]
+        assert len(values) >= rows
+        assert column.upper() in (results / "tables" / f"{table}.md").read_text().upper()
+        provenance = (results / "tables" / f"{table}.provenance.json").read_text()
+        assert f"/{column}.json" in provenance
+    with Image.open(results / "figures" / "attention.png") as figure:
+        assert min(figure.size) > 200
+        assert len(figure.convert("RGB").getcolors(1 << 24) or []) > 100, "not an empty page"
+    seen = read_json(results / "evaluations" / "demo-llava" / "vdep" / "gqa.json")
+    assert seen["seen"]["n"] == seen["blind"]["n"] == 60
+
+
+def test_nothing_is_left_to_be_done(finished: Path) -> None:
+    done = snakemake("main", *OVERLAYS, folder=finished)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_the_three_stages_1_are_three_trainings(finished: Path) -> None:
+    runs = finished / "results" / "demo" / "runs"
+    names = ("demo-llava/baseline", "demo-llava/vdep", "demo-tinyllava/fused")
+    done = {name: read_json(runs / name / "pretrain" / "done.json") for name in names}
+    steps = {name: json.loads((losses(runs / name / "pretrain")).read_text().splitlines()[-1])["step"] for name in names}
+    assert len({d["digest"] for d in done.values()}) == 3
+    assert steps["demo-llava/vdep"] == 2 * steps["demo-llava/baseline"], "every sample in both modes, one mode a step"
+    assert steps["demo-tinyllava/fused"] == 2 * steps["demo-llava/baseline"], "half as many samples a step, both modes at once"
+
+
+def losses(stage: Path) -> Path:
+    (found,) = stage.glob("*/losses.jsonl")
+    return found
+
+
+# -- killed
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def start(checkout: Path) -> subprocess.Popen[bytes]:
+    command = [SNAKEMAKE, f"{STAGE_1}/done.json", *OVERLAYS]
+    with open(checkout / "driver.log", "wb") as log:
+        return subprocess.Popen(
+            command, cwd=checkout, env=world.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def trainers(process: psutil.Process) -> list[psutil.Process]:
+    """torchrun and the ranks below a driver."""
+    found = []
+    for child in process.children(recursive=True):
+        try:
+            command = " ".join(child.cmdline())
+        except psutil.Error:
+            continue
+        if "torch.distributed.run" in command or "vdep.train.worker" in command:
+            found.append(child)
+    return found
+
+
+@pytest.fixture
+def interrupted(finished: Path, tmp_path: Path) -> tuple[Path, subprocess.Popen[bytes], list[psutil.Process]]:
+    """A second checkout with the same data, whose stage 1 has written a checkpoint and goes on."""
+    checkout = copy_checkout(tmp_path)
+    shutil.copytree(finished / "resources", checkout / "resources", symlinks=True)
+    shutil.copytree(finished / ".snakemake" / "metadata", checkout / ".snakemake" / "metadata")
+    driver = start(checkout)
+    wait_for(lambda: list(checkout.glob(f"{STAGE_1}/*/checkpoints/step-*")) or driver.poll() is not None)
+    assert driver.poll() is None, (checkout / "driver.log").read_text()[-3000:]
+    return checkout, driver, trainers(psutil.Process(driver.pid))
+
+
+def finish(checkout: Path, finished: Path) -> str:
+    """The same command again; returns what it printed."""
+    driver = start(checkout)
+    assert driver.wait(timeout=300) == 0, (checkout / "driver.log").read_text()[-3000:]
+    one, other = (read_json(folder / STAGE_1 / "done.json") for folder in (checkout, finished))
+    assert one["digest"] == other["digest"], "the weights are not those of the undisturbed run"
+    assert losses(checkout / STAGE_1).read_bytes() == losses(finished / STAGE_1).read_bytes()
+    return (checkout / "driver.log").read_text()
+
+
+def test_the_trainer_is_killed(finished: Path, interrupted: tuple[Path, subprocess.Popen[bytes], list[psutil.Process]]) -> None:
+    checkout, driver, processes = interrupted
+    assert len(processes) >= 2, "torchrun and its rank"
+    for process in processes:
+        process.kill()
+    assert driver.wait(timeout=120) != 0
+    assert "resumes from the last checkpoint" in (checkout / "driver.log").read_text()
+    printed = finish(checkout, finished)
+    assert "resum" in printed.lower()
+
+
+def test_the_driver_alone_is_killed(
+    finished: Path, interrupted: tuple[Path, subprocess.Popen[bytes], list[psutil.Process]]
+) -> None:
+    checkout, driver, processes = interrupted
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    # started at once, while the ranks of the first may still be saving
+    printed = finish(checkout, finished)
+    assert not psutil.wait_procs(processes, timeout=60)[1], "the first trainer is gone"
+    attempts = sorted(checkout.glob(f"{STAGE_1}/*/logs/attempt-*.log"))
+    assert len(attempts) == 2
+    assert "resum" in printed.lower()
