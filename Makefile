@@ -21,7 +21,7 @@ demo: env
 	@echo "The tables are in results/demo/tables, the attention figure is results/demo/figures/attention.png"
 
 demo-all: env
-	$(BIN)/snakemake all controls $(DEMO)
+	$(BIN)/snakemake all controls results/demo/tables/controls.csv $(DEMO)
 
 test: env
 	$(BIN)/pytest -m "not long and not gpu"

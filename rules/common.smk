@@ -24,6 +24,7 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 RESULTS, RESOURCES, EXECUTION = STUDY.results, STUDY.resources, STUDY.execution
+ABLATIONS = [name for name in STUDY.tables if name not in (*STUDY.main_tables, STUDY.control_table)]
 CHECKPOINTS = [split_checkpoint(name) for name in dict.fromkeys((*STUDY.checkpoints, *STUDY.controls))]
 PREPARATIONS = {
     f"{recipe.name}-{recipe.key}": recipe
@@ -229,7 +230,7 @@ def main_targets():
 
 
 def ablation_tables():
-    return [file for name in STUDY.tables if name not in STUDY.main_tables for file in table_files(name)]
+    return [file for name in ABLATIONS for file in table_files(name)]
 
 
 def control_targets():

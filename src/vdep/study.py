@@ -50,7 +50,7 @@ class Study(Settings):
     columns: dict[Name, Column]
     checkpoints: tuple[str, ...]
     controls: tuple[str, ...] = ()
-    control_columns: tuple[Name, ...] = ()
+    control_table: Name | None = None
     tables: dict[Name, Table]
     main_tables: tuple[Name, ...]
     figures: dict[Name, AttentionFigure] = Field(default_factory=dict)
@@ -102,8 +102,8 @@ class Study(Settings):
         for where, checkpoints in (("checkpoints", self.checkpoints), ("controls", self.controls)):
             for checkpoint in checkpoints:
                 yield from self._missing_checkpoint(checkpoint, where)
-        for column_name in self.control_columns:
-            yield from missing(column_name, "column", self.columns, "control_columns")
+        if self.control_table is not None:
+            yield from missing(self.control_table, "table", self.tables, "control_table")
 
     def _missing_checkpoint(self, checkpoint: str, where: str) -> Iterator[str]:
         model, _, variant = checkpoint.partition("/")
@@ -235,13 +235,10 @@ class Study(Settings):
         return list(dict.fromkeys(found))
 
     def control_evaluations(self) -> list[tuple[str, str, str]]:
-        found = (
-            (*split_checkpoint(row), benchmark)
-            for row in self.controls
-            for column in self.control_columns
-            for benchmark in self.column_benchmarks(column)
-        )
-        return list(dict.fromkeys(found))
+        """Those of the control table that are of controls; the other rows are in other tables already."""
+        if self.control_table is None:
+            return []
+        return [key for key in self.table_evaluations(self.control_table) if f"{key[0]}/{key[1]}" in self.controls]
 
 
 def deep_merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
