@@ -46,7 +46,7 @@ class LanguageModelRecipe:
     heads: int = 4
     steps: int = 6000
     batch: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     scenes: int = 30_000
     seed: int = 1
 
@@ -62,14 +62,20 @@ def new_model(recipe: LanguageModelRecipe) -> PreTrainedModel:
         "initializer_range": 1 / math.sqrt(recipe.width),
     }
     if recipe.family == "llama":
-        return LlamaForCausalLM(
-            LlamaConfig(intermediate_size=recipe.width * 8 // 3 // 16 * 16, bos_token_id=1, eos_token_id=2, **common)
+        intermediate = recipe.width * 8 // 3 // 16 * 16
+        model: PreTrainedModel = LlamaForCausalLM(
+            LlamaConfig(intermediate_size=intermediate, bos_token_id=1, eos_token_id=2, **common)
         )
-    # Phi-2 carries dropout and rotates part of each head; here the base is made without dropout and shipped with it
-    config = PhiConfig(
-        intermediate_size=recipe.width * 4, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, partial_rotary_factor=0.5, **common
-    )
-    return PhiForCausalLM(config)
+    else:
+        # Phi-2 carries dropout and rotates part of each head; here the base is made without dropout and shipped with it
+        half = {"partial_rotary_factor": 0.5, "resid_pdrop": 0.0}
+        model = PhiForCausalLM(PhiConfig(intermediate_size=recipe.width * 4, bos_token_id=0, eos_token_id=0, **half, **common))
+    with torch.no_grad():
+        # a direction common to all tokens lets attention without biases look at places; copying starts as the identity
+        embedding = model.get_input_embeddings().weight
+        embedding += torch.randn(recipe.width) * embedding.std()
+        model.get_output_embeddings().weight.copy_(embedding)
+    return model
 
 
 class Writer:
@@ -86,16 +92,16 @@ class Writer:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def document(self, progress: float) -> tuple[list[int], list[float]]:
-        """One document. ``progress`` in [0, 1]: first plain questions, then all ways to ask."""
+        """One document. ``progress`` in [0, 1]: at first which letter an option has, then plain questions, then all ways."""
         kind = self.rng.random()
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
         if kind < 0.05:
             return self._repetition()
-        if kind < 0.15:
-            return self._restatement(scene)
-        if kind < 0.4:
+        if kind < (0.95 if progress < 0.1 else 0.2):
             return self._options()
-        return self._questions(scene, plain=self.rng.random() > min(1.0, max(0.0, (progress - 0.1) / 0.3)))
+        if kind < 0.3:
+            return self._restatement(scene)
+        return self._questions(scene, plain=self.rng.random() > min(1.0, max(0.0, (progress - 0.2) / 0.3)))
 
     def _repetition(self) -> tuple[list[int], list[float]]:
         """Random words three times over: what follows a word here follows it again."""

@@ -72,7 +72,10 @@ def new_model(recipe: TowerRecipe) -> Any:
     }
     if recipe.family == "clip":
         return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=recipe.width))
-    return SiglipModel(SiglipConfig(vision_config=vision, text_config={**text, "projection_size": recipe.width}))
+    model = SiglipModel(SiglipConfig(vision_config=vision, text_config={**text, "projection_size": recipe.width}))
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(1 / 0.07))
+    return model
 
 
 def processor(family: str) -> Any:
@@ -152,7 +155,7 @@ def train(recipe: TowerRecipe, folder: Path, report_every: int = 250) -> dict[st
         ids = caption_ids(tokenizer, scenes)
         pixels = torch.from_numpy(transform([render(s) for s in scenes], return_tensors="np")["pixel_values"])
         logits = _logits(model, recipe.family, ids, pixels)
-        loss = _loss(recipe.family, logits)
+        loss = _loss(logits)
         hits = [*hits[-200:], float((logits.argmax(1) == torch.arange(len(scenes))).float().mean())]
         optimizer.zero_grad()
         loss.backward()
@@ -192,12 +195,10 @@ def _logits(model: Any, family: str, ids: torch.Tensor, pixels: torch.Tensor) ->
     return model(input_ids=ids, attention_mask=mask, pixel_values=pixels).logits_per_image
 
 
-def _loss(family: str, logits: torch.Tensor) -> torch.Tensor:
-    """CLIP: which caption of the batch, both ways. SigLIP: each pair for itself."""
-    if family == "clip":
-        target = torch.arange(len(logits))
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    return -F.logsigmoid((2 * torch.eye(len(logits)) - 1) * logits).sum() / len(logits)
+def _loss(logits: torch.Tensor) -> torch.Tensor:
+    """Which caption of the batch, both ways. For SigLIP too: its sigmoid needs more steps than a demo has (docs/log.md)."""
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def save(model: Any, recipe: TowerRecipe, folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -52,7 +54,12 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     benchmark = job.recipe.settings
     with judge_environment(benchmark.judge) as judge, tempfile.TemporaryDirectory() as scratch:
         import torch
+
+        _import_when_used("evaluate")
         from lmms_eval.api.task import ConfigurableTask
+
+        # fills lmms-eval's registry of metrics, which tasks look their metrics up in
+        importlib.import_module("lmms_eval.api.metrics")
 
         from ..model.llava import DTYPES
         from .lmms_model import VdepModel
@@ -179,6 +186,22 @@ def _reset_module_totals(task: Any) -> None:
     totals: dict[str, int] = getattr(task.config.process_results, "__globals__", {}).get("OCRBench_score") or {}
     for key in totals:
         totals[key] = 0
+
+
+def _import_when_used(name: str) -> None:
+    """lmms-eval imports ``evaluate`` for metrics that no benchmark here asks for; it costs a second of each evaluation.
+
+    After torch: torch looks into every module that is loaded already.
+    """
+    if name in sys.modules:
+        return
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
 
 
 @contextmanager
