@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -13,11 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import torch
 import world
 from PIL import Image
 from test_workflow import PARTS, SNAKEMAKE, snakemake
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from vdep.evaluation.samples import read_samples
 from vdep.files import read_json
 
 pytestmark = pytest.mark.slow
@@ -75,6 +80,31 @@ def test_the_three_stages_1_are_three_trainings(finished: Path) -> None:
     assert len({d["digest"] for d in done.values()}) == 3
     assert steps["demo-llava/vdep"] == 2 * steps["demo-llava/baseline"], "every sample in both modes, one mode a step"
     assert steps["demo-tinyllava/fused"] == 2 * steps["demo-llava/baseline"], "half as many samples a step, both modes at once"
+
+
+def test_stock_transformers_gives_the_recorded_answers(finished: Path) -> None:
+    """The SFT checkpoint in stock transformers, on the pictures and questions that lmms-eval asked ours."""
+    assets, results = finished / "resources" / "demo" / "assets" / "demo-gqa", finished / "results" / "demo"
+    (questions,), (images,) = (list(assets.glob(pattern)) for pattern in ("testdev-*.parquet", "images-*.parquet"))
+    pictures = {row["id"]: Image.open(io.BytesIO(row["image"]["bytes"])) for row in pq.read_table(images).to_pylist()}
+    done = results / "runs" / "demo-llava" / "vdep" / "finetune" / "done.json"
+    checkpoint = done.parent / read_json(done)["run"]
+    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    recorded = {
+        row["document"]: row["answer"]
+        for row in read_samples(results / "evaluations" / "demo-llava" / "vdep" / "gqa.samples.jsonl.gz")
+        if row["pass"] == "seen"
+    }
+    for document, row in enumerate(pq.read_table(questions).to_pylist()[:12]):
+        text = f"{row['question']}\nAnswer the question using a single word or phrase."
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(images=pictures[row["imageId"]].convert("RGB"), text=prompt, return_tensors="pt")
+        with torch.inference_mode():
+            output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answer.strip() == recorded[document].strip()
 
 
 def losses(stage: Path) -> Path:

@@ -15,8 +15,6 @@ from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption
 from .prompts import OPEN_STYLES, chinese, pose, random_style
 from .scenes import Scene, render, sample_scenes
 
-TURNS = 3
-
 
 def write_images(scenes: list[Scene], path: Path) -> list[str]:
     """A ZIP of PNG files, half of them stored and half deflated; returns the member names."""
@@ -54,7 +52,7 @@ def make_captions(folder: Path, scenes: int, seed: int) -> None:
     )
 
 
-def make_conversations(folder: Path, scenes: int, seed: int, text_only_share: float = 0.06) -> None:
+def make_conversations(folder: Path, scenes: int, seed: int, turns: int = 3, text_only_share: float = 0.06) -> None:
     """SFT data: several turns about a picture, and some conversations in text alone (mix-665K's format)."""
     rng = np.random.default_rng([seed, 7])
     drawn = sample_scenes(scenes, "train", seed)
@@ -63,14 +61,14 @@ def make_conversations(folder: Path, scenes: int, seed: int, text_only_share: fl
     names = iter(write_images(pictured, folder / "images.zip"))
     samples: list[dict[str, Any]] = []
     for number, scene in enumerate(drawn):
-        turns = _turns(scene, rng)
+        talk = _turns(scene, turns, rng)
         if number in text_only:
-            first, *rest = turns
-            turns = [(f"{caption(scene)}\n{first[0]}", first[1]), *rest]
-            samples.append({"id": f"text-{number:09d}", "conversations": _as_json(turns)})
+            first, *rest = talk
+            talk = [(f"{caption(scene)}\n{first[0]}", first[1]), *rest]
+            samples.append({"id": f"text-{number:09d}", "conversations": _as_json(talk)})
         else:
             name = next(names)
-            first, *rest = turns
+            first, *rest = talk
             placed = f"<image>\n{first[0]}" if rng.random() < 0.5 else f"{first[0]}\n<image>"
             sample_id = name.removesuffix(".png").replace("/", "-")
             samples.append({"id": sample_id, "image": name, "conversations": _as_json([(placed, first[1]), *rest])})
@@ -83,11 +81,11 @@ def _as_json(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def _turns(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _turns(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
     turns: list[tuple[str, str]] = []
     if rng.random() < 0.1:
         turns.append((words.DESCRIBE, caption(scene)))
-    while len(turns) < TURNS:
+    while len(turns) < count:
         posed = random_turn(scene, rng)
         if posed is not None:
             turns.append(posed)

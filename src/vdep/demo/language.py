@@ -68,10 +68,10 @@ UNANSWERABLE = "Unanswerable"
 
 def describe(thing: Thing) -> str:
     """Place first: what a miniature model reads about a thing's place stands just before its name."""
-    return f"{thing.place} {_full_name(thing)}"
+    return f"{thing.place} {full_name(thing)}"
 
 
-def _full_name(thing: Thing) -> str:
+def full_name(thing: Thing) -> str:
     return thing.name if thing.kind == "digit" else f"{thing.size} {thing.name}"
 
 
@@ -79,7 +79,7 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     """The scene in words, in reading order, or in random order when ``rng`` is given."""
     if scene.diagram:
         parts = [
-            f"{shape.place} label {digit.digit} {_full_name(shape)}"
+            f"{shape.place} label {digit.digit} {full_name(shape)}"
             for shape, digit in zip(scene.shapes, scene.digits, strict=True)
         ]
     else:
@@ -87,6 +87,16 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     if rng is not None:
         parts = [parts[i] for i in rng.permutation(len(parts))]
     return " , ".join(parts) + " ."
+
+
+def inverted_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """The scene in random order, each name before its place, or before its label in a diagram."""
+    if scene.diagram:
+        pairs = zip(scene.shapes, scene.digits, strict=True)
+        parts = [f"{full_name(shape)} label {digit.digit}" for shape, digit in pairs]
+    else:
+        parts = [f"{full_name(thing)} {thing.place}" for thing in scene.things]
+    return " , ".join(parts[i] for i in rng.permutation(len(parts))) + " ."
 
 
 @dataclass(frozen=True)

@@ -18,22 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedModel
 
-from . import language as words
 from . import tokenizer as world_tokenizer
-from .data import unanswerable
-from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption, lettered
-from .prompts import CHOICE_STYLES, OPEN_STYLES, pose, random_style
-from .scenes import COLORS, SHAPES, Scene, crowded_scenes, sample_scenes
+from .language import CORE_SKILLS, SKILLS, ask, ask_yes_no, caption
+from .lessons import SYSTEM, VOCABULARY, Document, Writer, pad
+from .prompts import CHOICE_STYLES, pose
+from .scenes import crowded_scenes, sample_scenes
 
 log = logging.getLogger(__name__)
-
-VOCABULARY = {"llama": 256, "phi": 288}
-SYSTEM = " ".join(words.SYSTEM_SENTENCES)
-UNSUPERVISED = 0.01
-"""Weight of the text that nothing could predict; answers weigh 1. With more, its noise drowns the look-ups."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +37,12 @@ class LanguageModelRecipe:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    steps: int = 6000
+    steps: int = 3000
     batch: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     scenes: int = 30_000
+    opening: int = 600
+    """Steps at the beginning in which only letters of options are asked for, at twice the learning rate."""
     seed: int = 1
 
 
@@ -78,108 +73,6 @@ def new_model(recipe: LanguageModelRecipe) -> PreTrainedModel:
     return model
 
 
-class Writer:
-    """Writes the documents that a model is trained on: token ids, and how much each of them counts."""
-
-    def __init__(self, family: str, scenes: list[Scene], seed: int) -> None:
-        self.tokenizer: Tokenizer = world_tokenizer.build(family, VOCABULARY[family])
-        self.start = [1] if family == "llama" else []
-        self.end = 2 if family == "llama" else 0
-        self.scenes = scenes
-        self.rng = np.random.default_rng([seed, 5])
-
-    def ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def document(self, progress: float) -> tuple[list[int], list[float]]:
-        """One document. ``progress`` in [0, 1]: at first which letter an option has, then plain questions, then all ways."""
-        kind = self.rng.random()
-        scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
-        if kind < 0.05:
-            return self._repetition()
-        if kind < (0.95 if progress < 0.1 else 0.2):
-            return self._options()
-        if kind < 0.3:
-            return self._restatement(scene)
-        return self._questions(scene, plain=self.rng.random() > min(1.0, max(0.0, (progress - 0.2) / 0.3)))
-
-    def _repetition(self) -> tuple[list[int], list[float]]:
-        """Random words three times over: what follows a word here follows it again."""
-        count = int(self.rng.integers(6, 16))
-        first = self.rng.choice(np.arange(3, VOCABULARY["llama"] - 32), count, replace=False).tolist()
-        return [*self.start, *first * 3], [0.0] * (len(self.start) + count + 1) + [1.0] * (2 * count - 1)
-
-    def _restatement(self, scene: Scene) -> tuple[list[int], list[float]]:
-        """A caption, then the same scene again in another order."""
-        ids, weights = list(self.start), [0.0] * len(self.start)
-        for number in range(3):
-            part = self.ids(caption(scene, self.rng if number else None) + "\n")
-            ids += part
-            weights += [0.5 if number else UNSUPERVISED] * len(part)
-        return ids, weights
-
-    def _options(self) -> tuple[list[int], list[float]]:
-        """Which letter stands before a word: half of every multiple choice."""
-        turns = []
-        for _ in range(4):
-            values = _VALUES[int(self.rng.integers(len(_VALUES)))]
-            options = [values[i] for i in self.rng.permutation(len(values))[:4]]
-            right = int(self.rng.integers(len(options)))
-            closing = (words.LETTER, words.LETTER_ONLY, words.CHARACTER)[int(self.rng.integers(3))]
-            mark = ":" if closing == words.CHARACTER else "."
-            turns.append((f"What is {options[right]}?\n{lettered(options, mark)}\n{closing}", chr(65 + right)))
-        return self._talk("", turns)
-
-    def _questions(self, scene: Scene, plain: bool) -> tuple[list[int], list[float]]:
-        turns: list[tuple[str, str]] = []
-        while len(turns) < (8 if plain else 5):
-            question = self._question(scene, plain)
-            if question is None:
-                continue
-            if plain:
-                turns.append((question.text, question.answer))
-            elif question.wrong in (("Yes",), ("No",)):
-                turns.append(pose(question, OPEN_STYLES[int(self.rng.integers(len(OPEN_STYLES)))], self.rng))
-            else:
-                turns.append(pose(question, random_style(question, self.rng), self.rng))
-        if not plain and self.rng.random() < 0.1:
-            turns[0] = (words.DESCRIBE, caption(scene))
-        if not plain and self.rng.random() < 0.1:
-            turns[1] = pose(unanswerable(scene, self.rng), "hint", self.rng)
-        return self._talk(caption(scene, self.rng if self.rng.random() < 0.5 else None) + "\n", turns)
-
-    def _question(self, scene: Scene, plain: bool) -> Question | None:
-        pool = CORE_SKILLS if self.rng.random() < 0.5 else SKILLS
-        skill = pool[int(self.rng.integers(len(pool)))]
-        if plain or self.rng.random() < 0.7:
-            return ask(scene, skill, self.rng)
-        return ask_yes_no(scene, skill, bool(self.rng.random() < 0.5), self.rng)
-
-    def _talk(self, context: str, turns: list[tuple[str, str]]) -> tuple[list[int], list[float]]:
-        ids = [*self.start, *self.ids(SYSTEM)]
-        weights = [UNSUPERVISED] * len(ids)
-        for number, (question, answer) in enumerate(turns):
-            asked = self.ids(f"USER: {context if number == 0 else ''}{question} ASSISTANT:")
-            said = [*self.ids(answer), self.end]
-            ids += asked + said
-            weights += [UNSUPERVISED] * len(asked) + [1.0] * len(said)
-        return ids, weights
-
-
-_VALUES = tuple(tuple(group) for group in (COLORS, SHAPES, words.PLACES, words.DIGITS, words.FOODS.values(), words.NUMBERS))
-
-
-def pad(documents: list[tuple[list[int], list[float]]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(documents, length) ids and weights."""
-    length = max(len(ids) for ids, _ in documents)
-    ids = torch.zeros(len(documents), length, dtype=torch.long)
-    weights = torch.zeros(len(documents), length)
-    for row, (own, own_weights) in enumerate(documents):
-        ids[row, : len(own)] = torch.tensor(own)
-        weights[row, : len(own_weights)] = torch.tensor(own_weights)
-    return ids, weights
-
-
 def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) -> dict[str, float]:
     """Train one language model and save it with its tokenizer; returns its accuracy by skill and way of asking."""
     model = new_model(recipe)
@@ -189,11 +82,13 @@ def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) ->
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     started, recent = time.monotonic(), 0.0
     for step in range(recipe.steps):
-        rate = min(1, (step + 1) / 200) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+        done, opening = step / recipe.steps, step < recipe.opening
+        rate = min(1, (step + 1) / 200) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))) * (2 if opening else 1)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        ids, weights = pad([writer.document(step / recipe.steps) for _ in range(recipe.batch)])
-        logits = model(ids).logits[:, :-1]
+        plain = 1 - min(1.0, max(0.0, (done - 0.3) / 0.3))
+        ids, weights, added = pad([writer.lesson(opening, plain) for _ in range(recipe.batch)])
+        logits = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1]
         counted = weights[:, 1:] > 0
         losses = F.cross_entropy(logits[counted], ids[:, 1:][counted], reduction="none")
         loss = (losses * weights[:, 1:][counted]).sum() / weights[:, 1:][counted].sum()
@@ -203,10 +98,10 @@ def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) ->
         optimizer.step()
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if (step + 1) % report_every == 0 or step + 1 == recipe.steps:
-            accuracy = examine(model, recipe.family)
+            accuracy = examine(model, recipe)
             log.info("step %d, loss %.3f, %.0f s: %s", step + 1, recent, time.monotonic() - started, json.dumps(accuracy))
     save(model, recipe.family, folder)
-    return examine(model, recipe.family, questions=200)
+    return examine(model, recipe, questions=200)
 
 
 def save(model: Any, family: str, folder: Path) -> None:
@@ -221,27 +116,56 @@ def save(model: Any, family: str, folder: Path) -> None:
     world_tokenizer.save(family, VOCABULARY[family], folder)
 
 
+def embed(model: Any, ids: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """(documents, length, width): embeddings of ``ids``, plus those of ``added`` where it is not -1."""
+    table = model.get_input_embeddings()
+    return table(ids) + table(added.clamp(min=0)) * (added >= 0)[..., None]
+
+
 @torch.no_grad()
-def examine(model: Any, family: str, questions: int = 60, seed: int = 7) -> dict[str, float]:
-    """Share of questions answered rightly from the caption of an unseen scene, by ``skill/style``."""
+def examine(model: Any, recipe: LanguageModelRecipe, questions: int = 60, seed: int = 7) -> dict[str, float]:
+    """Share of questions answered rightly about unseen scenes: ``skill/style`` from captions, ``map/skill`` from maps."""
     model.eval()
-    writer = Writer(family, sample_scenes(2000, "test", seed), seed)
-    results = {}
+    writer = Writer(recipe.family, sample_scenes(2000, "test", seed), seed)
     kinds = [(skill, "short") for skill in SKILLS] + [(skill, "yes_no") for skill in ("count", "color", "position", "digit")]
     kinds += [(skill, style) for style in CHOICE_STYLES for skill in ("color", "position", "count", "digit")]
-    for skill, style in [*kinds, ("color", "chinese"), ("label", "letter")]:
-        asked: list[tuple[list[int], list[int]]] = []
-        while len(asked) < questions:
-            scene = writer.scenes[int(writer.rng.integers(len(writer.scenes)))]
-            truth = bool(writer.rng.random() < 0.5)
-            question = ask_yes_no(scene, skill, truth, writer.rng) if style == "yes_no" else ask(scene, skill, writer.rng)
-            if question is not None:
-                posed, answer = pose(question, "short" if style == "yes_no" else style, writer.rng)
-                prompt = writer.ids(f"{SYSTEM} USER: {caption(scene)}\n{posed} ASSISTANT:")
-                asked.append(([*writer.start, *prompt], writer.ids(answer)))
-        ids, _ = pad([(prompt + answer, []) for prompt, answer in asked])
-        best = model(ids).logits.argmax(-1)
-        right = [best[i, len(p) - 1 : len(p) - 1 + len(a)].tolist() == a for i, (p, a) in enumerate(asked)]
-        results[f"{skill}/{style}"] = round(float(np.mean(right)), 3)
+    kinds += [("color", "chinese"), ("label", "letter")]
+    results = {f"{skill}/{style}": _share_right(model, writer, skill, style, False, questions) for skill, style in kinds}
+    for style in ("short", "letter"):
+        skills = CORE_SKILLS if style == "short" else ("color", "position", "count", "digit")
+        results |= {f"map/{skill}/{style}": _share_right(model, writer, skill, style, True, questions) for skill in skills}
+    ids, weights, added = pad([writer.options() for _ in range(questions)])
+    best = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1].argmax(-1)
+    asked_for = (weights[:, 1:] == 1) & (ids[:, 1:] != writer.end)
+    results["options"] = round(float((best == ids[:, 1:])[asked_for].float().mean()), 3)
     model.train()
     return results
+
+
+def _share_right(model: Any, writer: Writer, skill: str, style: str, as_map: bool, questions: int) -> float:
+    asked: list[Document] = []
+    answers: list[list[int]] = []
+    while len(asked) < questions:
+        scene = writer.scenes[int(writer.rng.integers(len(writer.scenes)))]
+        truth = bool(writer.rng.random() < 0.5)
+        question = ask_yes_no(scene, skill, truth, writer.rng) if style == "yes_no" else ask(scene, skill, writer.rng)
+        if question is None:
+            continue
+        posed, answer = pose(question, "short" if style == "yes_no" else style, writer.rng)
+        document = Document()
+        document.write([*writer.start, *writer.ids(f"{SYSTEM} USER:")], 0.0)
+        if as_map:
+            document.write(*writer.map(scene))
+        else:
+            document.write(writer.ids(caption(scene)), 0.0)
+        document.write(writer.ids(f"\n{posed} ASSISTANT:"), 0.0)
+        answers.append(writer.ids(answer))
+        document.write(answers[-1], 1.0)
+        asked.append(document)
+    ids, _, added = pad(asked)
+    best = model(inputs_embeds=embed(model, ids, added)).logits.argmax(-1)
+    right = [
+        best[i, len(d.ids) - len(a) - 1 : len(d.ids) - 1].tolist() == a
+        for i, (d, a) in enumerate(zip(asked, answers, strict=True))
+    ]
+    return round(float(np.mean(right)), 3)

@@ -42,7 +42,7 @@ class TowerRecipe:
     layers: int = 4
     heads: int = 4
     patch: int = 8
-    steps: int = 3000
+    steps: int = 2500
     scenes_per_batch: int = 32
     learning_rate: float = 1e-3
     scenes: int = 24_000
@@ -192,7 +192,11 @@ def _logits(model: Any, family: str, ids: torch.Tensor, pixels: torch.Tensor) ->
         return model(input_ids=ids, pixel_values=pixels).logits_per_image
     ends = (ids == END).int()
     mask = (ends.cumsum(1) - ends == 0).long()
-    return model(input_ids=ids, attention_mask=mask, pixel_values=pixels).logits_per_image
+    text = model.text_projection(model.text_model(input_ids=ids, attention_mask=mask).pooler_output)
+    # the mean of all tokens instead of CLIP's class token: LLaVA reads the patches, so they are what has to know things
+    states = model.vision_model(pixel_values=pixels).last_hidden_state
+    image = model.visual_projection(model.vision_model.post_layernorm(states).mean(1))
+    return model.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
 
 
 def _loss(logits: torch.Tensor) -> torch.Tensor:

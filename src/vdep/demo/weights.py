@@ -22,7 +22,7 @@ from . import language_model, tower
 SHIPPED = Path(__file__).with_name("weights")
 RECIPES: dict[str, tower.TowerRecipe | language_model.LanguageModelRecipe] = {
     "clip": tower.TowerRecipe("clip"),
-    "siglip": tower.TowerRecipe("siglip"),
+    "siglip": tower.TowerRecipe("siglip", steps=3000),
     "llama": language_model.LanguageModelRecipe("llama"),
     "phi": language_model.LanguageModelRecipe("phi"),
 }

@@ -1,0 +1,169 @@
+"""What the demo's language models are taught: the texts of the demo world, and which tokens of them count.
+
+A scene is told as a caption, or as a *map*: one token for each patch of a picture of it, in raster order, whose embedding is
+the sum of those of its place and of what is there. Maps are what a good projector makes of a picture. So the language model
+never sees a picture and yet can read what a projector may come to write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from . import language as words
+from . import tokenizer as world_tokenizer
+from .data import unanswerable
+from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption, inverted_caption, lettered
+from .prompts import OPEN_STYLES, pose, random_style
+from .scenes import COLORS, COLUMNS, GRID, ROWS, SHAPES, Scene
+
+VOCABULARY = {"llama": 256, "phi": 288}
+SYSTEM = " ".join(words.SYSTEM_SENTENCES)
+UNSUPERVISED = 0.01
+"""Weight of the text that nothing could predict; answers weigh 1. With more, its noise drowns the look-ups."""
+PATCHES_A_CELL = 2
+_VALUES = tuple(tuple(group) for group in (COLORS, SHAPES, words.PLACES, words.DIGITS, words.FOODS.values(), words.NUMBERS))
+
+
+@dataclass
+class Document:
+    """Token ids, how much predicting each of them counts, and the token whose embedding is added to its own (-1: none)."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    added: list[int] = field(default_factory=list)
+
+    def write(self, ids: list[int], weight: float, added: list[int] | None = None) -> None:
+        self.ids += ids
+        self.weights += [weight] * len(ids)
+        self.added += added or [-1] * len(ids)
+
+
+class Writer:
+    """Writes documents about scenes.
+
+    Args:
+        family: ``llama`` or ``phi``.
+    """
+
+    def __init__(self, family: str, scenes: list[Scene], seed: int) -> None:
+        self.tokenizer: Tokenizer = world_tokenizer.build(family, VOCABULARY[family])
+        self.start = [1] if family == "llama" else []
+        self.end = 2 if family == "llama" else 0
+        self.scenes = scenes
+        self.rng = np.random.default_rng([seed, 5])
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def lesson(self, opening: bool, plain: float) -> Document:
+        """One document.
+
+        Args:
+            opening: only letters of options, which are hardly learned among other lessons.
+            plain: the share of conversations whose questions are put in the plainest way.
+        """
+        kind = self.rng.random()
+        scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
+        if opening or kind < 0.15:
+            return self.options()
+        if kind < 0.25:
+            return self.restatement(scene)
+        return self.conversation(scene, bool(self.rng.random() < plain))
+
+    def options(self) -> Document:
+        """Which letter stands before a word: half of every multiple choice."""
+        turns = []
+        for _ in range(4):
+            values = _VALUES[int(self.rng.integers(len(_VALUES)))]
+            options = [values[i] for i in self.rng.permutation(len(values))[:4]]
+            right = int(self.rng.integers(len(options)))
+            closing = (words.LETTER, words.LETTER_ONLY, words.CHARACTER)[int(self.rng.integers(3))]
+            mark = ":" if closing == words.CHARACTER else "."
+            turns.append((f"What is {options[right]}?\n{lettered(options, mark)}\n{closing}", chr(65 + right)))
+        return self._talk(None, turns)
+
+    def restatement(self, scene: Scene) -> Document:
+        """A scene as a map or a caption, and then in words: in reading order, or each name before its place."""
+        document = Document()
+        document.write(self.start, 0.0)
+        if self.rng.random() < 0.7:
+            document.write(*self.map(scene))
+            document.write(self.ids(caption(scene) + "\n"), 1.0)
+        else:
+            document.write(self.ids(caption(scene, self.rng) + "\n"), UNSUPERVISED)
+        document.write(self.ids(inverted_caption(scene, self.rng) + "\n"), 0.5)
+        return document
+
+    def conversation(self, scene: Scene, plain: bool) -> Document:
+        turns: list[tuple[str, str]] = []
+        while len(turns) < (8 if plain else 5):
+            question = self._question(scene, plain)
+            if question is None:
+                continue
+            if plain:
+                turns.append((question.text, question.answer))
+            elif question.wrong in (("Yes",), ("No",)):
+                turns.append(pose(question, OPEN_STYLES[int(self.rng.integers(len(OPEN_STYLES)))], self.rng))
+            else:
+                turns.append(pose(question, random_style(question, self.rng), self.rng))
+        if not plain and self.rng.random() < 0.1:
+            turns[0] = (words.DESCRIBE, caption(scene))
+        if not plain and self.rng.random() < 0.1:
+            turns[1] = pose(unanswerable(scene, self.rng), "hint", self.rng)
+        return self._talk(scene, turns)
+
+    def map(self, scene: Scene) -> tuple[list[int], float, list[int]]:
+        """(ids, weight, added): one token for each patch."""
+        ids, added = [], []
+        things = {(thing.row, thing.column): self.ids(words.full_name(thing)) for thing in scene.things}
+        side = GRID * PATCHES_A_CELL
+        for patch in range(side * side):
+            row, column = (index // PATCHES_A_CELL for index in divmod(patch, side))
+            (place,) = self.ids(f"{ROWS[row]} {COLUMNS[column]}")
+            name = things.get((row, column))
+            ids.append(name[0] if name else place)
+            added.append(place if name else -1)
+        return ids, 0.0, added
+
+    def _question(self, scene: Scene, plain: bool) -> Question | None:
+        pool = CORE_SKILLS if self.rng.random() < 0.5 else SKILLS
+        skill = pool[int(self.rng.integers(len(pool)))]
+        if plain or self.rng.random() < 0.7:
+            return ask(scene, skill, self.rng)
+        return ask_yes_no(scene, skill, bool(self.rng.random() < 0.5), self.rng)
+
+    def _talk(self, scene: Scene | None, turns: list[tuple[str, str]]) -> Document:
+        """Questions and answers; about a scene, it comes before or after the first question."""
+        document = Document()
+        document.write([*self.start, *self.ids(SYSTEM)], UNSUPERVISED)
+        for number, (question, answer) in enumerate(turns):
+            if number or scene is None:
+                document.write(self.ids(f"USER: {question} ASSISTANT:"), UNSUPERVISED)
+            elif self.rng.random() < 0.4:
+                told = caption(scene, self.rng if self.rng.random() < 0.5 else None)
+                document.write(self.ids(f"USER: {told}\n{question} ASSISTANT:"), UNSUPERVISED)
+            else:
+                before, after = ("", f"\n{question}") if self.rng.random() < 0.5 else (f"{question}\n", "")
+                document.write(self.ids(f"USER: {before}"), UNSUPERVISED)
+                document.write(*self.map(scene))
+                document.write(self.ids(f"{after} ASSISTANT:"), UNSUPERVISED)
+            document.write([*self.ids(answer), self.end], 1.0)
+        return document
+
+
+def pad(documents: list[Document]) -> tuple[Tensor, Tensor, Tensor]:
+    """(documents, length) each: ids, weights, added."""
+    length = max(len(document.ids) for document in documents)
+    ids = torch.zeros(len(documents), length, dtype=torch.long)
+    weights = torch.zeros(len(documents), length)
+    added = torch.full((len(documents), length), -1)
+    for row, document in enumerate(documents):
+        ids[row, : len(document.ids)] = torch.tensor(document.ids)
+        weights[row, : len(document.weights)] = torch.tensor(document.weights)
+        added[row, : len(document.added)] = torch.tensor(document.added)
+    return ids, weights, added

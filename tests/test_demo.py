@@ -1,0 +1,60 @@
+"""The whole demo, as `make demo` runs it: its models look at the picture, and say more than a guesser."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from test_pipeline import copy_checkout
+from test_workflow import snakemake
+
+pytestmark = pytest.mark.long
+
+SKILLS = ("existence", "color", "count", "position", "digit")
+TABLES = ("main_vqa", "main_general", "main_mme")
+DEMO = ("main", "--configfile", "config/demo.yaml", "--cores", "2")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    checkout = copy_checkout(tmp_path_factory.mktemp("demo"))
+    done = snakemake(*DEMO, folder=checkout, timeout=2400)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    return checkout
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_three_tables_hold_both_models_with_and_without_vdep(demo: Path) -> None:
+    for table in TABLES:
+        found = {(row["model"], row["run"]) for row in rows(demo / "results" / "demo" / "tables" / f"{table}.csv")}
+        assert found == {(model, run) for model in ("demo-llava", "demo-tinyllava") for run in ("baseline", "vdep")}
+    assert (demo / "results" / "demo" / "figures" / "attention.png").is_file()
+
+
+def test_a_second_call_has_nothing_to_do(demo: Path) -> None:
+    done = snakemake(*DEMO, folder=demo)
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_every_checkpoint_sees_what_it_is_asked_about(demo: Path) -> None:
+    skills = {
+        (row["model"], row["run"], row["skill"]): row for row in rows(demo / "results" / "demo" / "tables" / "skills.csv")
+    }
+    for model in ("demo-llava", "demo-tinyllava"):
+        for run in ("baseline", "vdep"):
+            for skill in SKILLS:
+                row = skills[model, run, skill]
+                assert float(row["seen"]) >= float(row["chance"]) + 20, row
+                assert float(row["low"]) > 0, row
+
+
+def test_the_mme_totals_are_built_as_in_the_paper(demo: Path) -> None:
+    parts = ("mme_commonsense", "mme_existence", "mme_count", "mme_position", "mme_color")
+    for row in rows(demo / "results" / "demo" / "tables" / "main_mme.csv"):
+        if row["quantity"] == "reproduced":
+            assert float(row["mme_total"]) == pytest.approx(sum(float(row[part]) for part in parts), abs=0.03)
