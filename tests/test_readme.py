@@ -25,6 +25,7 @@ def test_an_example_can_be_planned(example: str, tmp_path: Path) -> None:
     assert jobs["pretrain"] == jobs["finetune"] == len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_can_be_planned(command: str) -> None:
     assert planned(*command.replace("-n ", "").split())

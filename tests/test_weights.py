@@ -56,7 +56,7 @@ def test_a_tower_made_in_few_steps_tells_scenes_apart(name: str, tmp_path: Path)
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("name", ["llama", "phi"])
 def test_a_language_model_made_in_few_steps_looks_answers_up(name: str, tmp_path: Path) -> None:
-    quality = make(name, tmp_path / name, steps=700)
+    quality = make(name, tmp_path / name, steps=600)
     assert check_files(tmp_path / name)["quality"] == quality
     assert quality["count/short"] > 0.5, "chance is about 1 in 3"
     assert quality["digit/short"] > 0.3, "chance is 1 in 10"

@@ -60,16 +60,11 @@ class Writer:
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def lesson(self, opening: bool, plain: float) -> Document:
-        """One document.
-
-        Args:
-            opening: only letters of options, which are hardly learned among other lessons.
-            plain: the share of conversations whose questions are put in the plainest way.
-        """
+    def lesson(self, plain: float) -> Document:
+        """One document. ``plain`` is the share of conversations whose questions are put in the plainest way."""
         kind = self.rng.random()
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
-        if opening or kind < 0.15:
+        if kind < 0.1:
             return self.options()
         if kind < 0.25:
             return self.restatement(scene)
