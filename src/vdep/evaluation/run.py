@@ -183,9 +183,11 @@ def _answer(sample: dict[str, Any]) -> str:
 
 def _reset_module_totals(task: Any) -> None:
     """OCRBench adds its hits up in a global of its module; a second pass would count the first one's too."""
-    totals: dict[str, int] = getattr(task.config.process_results, "__globals__", {}).get("OCRBench_score") or {}
-    for key in totals:
-        totals[key] = 0
+    # each function of a task file is loaded with a module of its own
+    for function in (task.config.process_results, *task.aggregation().values()):
+        totals: dict[str, int] = getattr(function, "__globals__", {}).get("OCRBench_score") or {}
+        for key in totals:
+            totals[key] = 0
 
 
 def _import_when_used(name: str) -> None:
