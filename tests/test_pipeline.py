@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 import signal
@@ -76,7 +75,7 @@ def test_the_three_stages_1_are_three_trainings(finished: Path) -> None:
     runs = finished / "results" / "demo" / "runs"
     names = ("demo-llava/baseline", "demo-llava/vdep", "demo-tinyllava/fused")
     done = {name: read_json(runs / name / "pretrain" / "done.json") for name in names}
-    steps = {name: json.loads((losses(runs / name / "pretrain")).read_text().splitlines()[-1])["step"] for name in names}
+    steps = {name: len(losses(runs / name / "pretrain").read_text().splitlines()) for name in names}
     assert len({d["digest"] for d in done.values()}) == 3
     assert steps["demo-llava/vdep"] == 2 * steps["demo-llava/baseline"], "every sample in both modes, one mode a step"
     assert steps["demo-tinyllava/fused"] == 2 * steps["demo-llava/baseline"], "half as many samples a step, both modes at once"

@@ -65,7 +65,7 @@ def test_the_difference_is_that_of_the_two_numbers_shown(tmp_path: Path) -> None
 
 
 def test_every_cell_of_the_papers_tables_has_its_published_number(tmp_path: Path) -> None:
-    for name in STUDY.tables:
+    for name in set(STUDY.tables) - {STUDY.control_table}:
         table, _ = build(name, tmp_path)
         missing = [(m, v, c) for m, v, cells in table.rows for c, cell in cells.items() if "published" not in cell]
         # the paper's ablation tables do not repeat these columns for these rows
