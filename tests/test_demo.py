@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from test_pipeline import copy_checkout
+import world
 from test_workflow import snakemake
 
 pytestmark = pytest.mark.long
@@ -17,7 +17,7 @@ DEMO = ("main", "--configfile", "config/demo.yaml", "--cores", "2")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    checkout = copy_checkout(tmp_path_factory.mktemp("demo"))
+    checkout = world.copy_checkout(tmp_path_factory.mktemp("demo"))
     done = snakemake(*DEMO, folder=checkout, timeout=2400)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     return checkout

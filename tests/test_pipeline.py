@@ -18,7 +18,7 @@ import pytest
 import torch
 import world
 from PIL import Image
-from test_workflow import PARTS, SNAKEMAKE, snakemake
+from test_workflow import SNAKEMAKE, snakemake
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from vdep.evaluation.samples import read_samples
@@ -30,19 +30,9 @@ OVERLAYS = ("--configfile", "config/demo.yaml", str(world.ROOT / "tests" / "redu
 STAGE_1 = "results/demo/runs/demo-llava/vdep/pretrain"
 
 
-def copy_checkout(target: Path) -> Path:
-    for part in PARTS:
-        source = world.ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(source, target / part)
-    return target
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    checkout = copy_checkout(tmp_path_factory.mktemp("pipeline"))
+    checkout = world.copy_checkout(tmp_path_factory.mktemp("pipeline"))
     done = snakemake("main", *OVERLAYS, folder=checkout, timeout=900)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     return checkout
@@ -145,7 +135,7 @@ def trainers(process: psutil.Process) -> list[psutil.Process]:
 @pytest.fixture
 def interrupted(finished: Path, tmp_path: Path) -> tuple[Path, subprocess.Popen[bytes], list[psutil.Process]]:
     """A second checkout with the same data, whose stage 1 has written a checkpoint and goes on."""
-    checkout = copy_checkout(tmp_path)
+    checkout = world.copy_checkout(tmp_path)
     shutil.copytree(finished / "resources", checkout / "resources", symlinks=True)
     shutil.copytree(finished / ".snakemake" / "metadata", checkout / ".snakemake" / "metadata")
     driver = start(checkout)

@@ -19,7 +19,6 @@ import pytest
 import world
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
-PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "envs", "slurm", "profiles", "src")
 
 
 def snakemake(*arguments: str, folder: Path = world.ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -47,13 +46,7 @@ def planned(*arguments: str, folder: Path = world.ROOT) -> Counter[str]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of this checkout, to change and to run in."""
-    for part in PARTS:
-        source = world.ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(source, tmp_path / part)
-    return tmp_path
+    return world.copy_checkout(tmp_path)
 
 
 def test_the_papers_plan() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,17 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGE_TOKENS = 9
 WIDTH = 32
 FAMILIES = {"llama": ("clip", "vicuna_v1"), "phi": ("siglip", "phi")}
+
+
+def copy_checkout(target: Path) -> Path:
+    """What a run needs of this checkout, to change and to run in."""
+    for part in ("Snakefile", "rules", "workflow_scripts", "config", "envs", "slurm", "profiles", "src"):
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target / part)
+    return target
 
 
 def make_models(folder: Path) -> None:

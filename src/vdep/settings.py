@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-STAGES = ("pretrain", "finetune")
 Stage = Literal["pretrain", "finetune"]
+STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 

@@ -228,7 +228,7 @@ class Study(Settings):
             entry = self.models[model]
             found += [entry.vision_tower.weights, entry.language_model]
             for stage in STAGES:
-                found += self.preparation_recipe(model, variant, stage).sources  # type: ignore[arg-type]
+                found += self.preparation_recipe(model, variant, stage).sources
         for table in self.tables:
             found += [self.benchmarks[benchmark].asset for _, _, benchmark in self.table_evaluations(table)]
         found += [figure.asset for figure in self.figures.values()]
@@ -285,7 +285,7 @@ def load_study(config: Mapping[str, Any]) -> Study:
     for checkpoint in (*study.checkpoints, *study.controls):
         model, variant = split_checkpoint(checkpoint)
         for stage in STAGES:
-            recipe = study.recipe(model, variant, stage)  # type: ignore[arg-type]
+            recipe = study.recipe(model, variant, stage)
             if not math.isfinite(recipe.settings.learning_rate):
                 raise ConfigError(f"{stage} of {checkpoint}: the learning rate is not finite")
     return study

@@ -1,8 +1,8 @@
-"""The language models of the demo world: small Llama and Phi, trained on the world's texts until they answer every question
-about a scene from its caption.
+"""The language models of the demo world: small Llama and Phi, trained to answer questions about a scene from its caption or
+its map (``lessons``).
 
-They stand where the paper downloads Vicuna and Phi-2. They never see a picture. What made them learn to look things up, and
-what did not, is in docs/log.md: the initial weights (1/sqrt(width)) and the order of the lessons matter most.
+They stand where the paper downloads Vicuna and Phi-2. They never see a picture. How well they answer each kind of question is
+in the ``quality`` of their recipe.json; what made them learn, and what did not, in docs/log.md.
 """
 
 from __future__ import annotations

@@ -68,9 +68,9 @@ class Maker:
         """One scene with a question to be answered yes and one to be answered no."""
         while True:
             scene = self.scene()
-            pair = [ask_yes_no(scene, skill, truth, self.rng) for truth in (True, False)]
-            if all(question is not None for question in pair):
-                return scene, pair[0], pair[1]  # type: ignore[return-value]
+            yes, no = (ask_yes_no(scene, skill, truth, self.rng) for truth in (True, False))
+            if yes is not None and no is not None:
+                return scene, yes, no
 
 
 def candidates(question: Question) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ class Neighbours:
 
 
 def train(recipe: TowerRecipe, folder: Path, report_every: int = 250) -> dict[str, float]:
-    """Train one tower and save its vision half with its image processor; returns how often it finds the right caption."""
+    """Train one tower and save its vision half with its image processor; returns what probes read off it."""
     model, transform = new_model(recipe), processor(recipe.family)
     tokenizer = world_tokenizer.build("llama", TEXT_VOCABULARY)
     drawn = sample_scenes(recipe.scenes, "train", recipe.seed, digit_share=0.7)
@@ -217,7 +217,7 @@ def save(model: Any, recipe: TowerRecipe, folder: Path) -> None:
 
 @torch.no_grad()
 def examine(folder: Path, recipe: TowerRecipe, scenes: int = 2000) -> dict[str, float]:
-    """What a linear probe reads off the patch states of layer -2 of unseen scenes: the digit and its place, the colour."""
+    """What a linear probe reads off the patch states of layer -2 of unseen scenes of one thing: its digit and its place."""
     from sklearn.linear_model import LogisticRegression
 
     from ..model.llava import load_vision_tower
