@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from vdep.errors import ConfigError
 from vdep.recipe import canonical_json
 from vdep.study import apply_lock, load_study, split_checkpoint
-from vdep.workflow import driver
+from vdep.workflow import driver, warm
 
 driver.prepare_environment(Path(workflow.basedir))
 
@@ -252,5 +252,7 @@ def before_the_first_job():
         needing = sorted({job.rule.name for job in jobs if (job.resources.get("gpu") or 0) > 0})
         if workflow.local_exec and needing:
             driver.require_gpu(needing)
+        if workflow.local_exec and EXECUTION.warm:
+            warm.start(Path(RESOURCES, "cache", "datasets").resolve())
     except driver.NotReady as error:
         raise WorkflowError(str(error))

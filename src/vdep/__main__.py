@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from .errors import UserError
+from .workflow import warm
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
@@ -184,8 +185,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    arguments = parser().parse_args()
+    status = warm.call(sys.argv[1:])
+    return run(sys.argv[1:]) if status is None else status
+
+
+def run(command_line: list[str]) -> int:
+    """Run one command in this process; returns its exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
+    arguments = parser().parse_args(command_line)
     try:
         return int(arguments.run(arguments))
     except UserError as error:

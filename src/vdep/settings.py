@@ -255,6 +255,8 @@ class Execution(Settings):
     finetune: StageExecution
     evaluate: EvaluationExecution
     prepare_workers: Annotated[int, Field(ge=1)] = 1
+    warm: bool = False
+    """Whether short jobs on this machine are forked from a process that has imported the libraries (``workflow.warm``)."""
 
 
 class EvaluationSettings(Settings):

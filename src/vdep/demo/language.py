@@ -136,17 +136,15 @@ def _absent_name(scene: Scene, rng: np.random.Generator) -> str:
     present = {t.name for t in scene.shapes}
     names = [f"{c} {s}" for c in COLORS for s in SHAPES if f"{c} {s}" not in present]
     if scene.shapes and rng.random() < 0.5:
-        near = [n for n in names if any(n.split()[0] == t.color or n.split()[1] == t.kind for t in scene.shapes)]
-        return _pick(rng, near)
-    return _pick(rng, names)
+        names = [n for n in names if any(n.split()[0] == t.color or n.split()[1] == t.kind for t in scene.shapes)]
+    return f"{_pick(rng, tuple(SIZES))} {_pick(rng, names)}"
 
 
 def _existence(scene: Scene, rng: np.random.Generator, truth: bool) -> Question | None:
     if truth and not scene.shapes:
         return None
-    name = _pick(rng, scene.shapes).name if truth else _absent_name(scene, rng)
-    article = "an" if name.startswith("orange") else "a"
-    return _yes_no("existence", f"Is there {article} {name} in the image?", truth)
+    name = full_name(_pick(rng, scene.shapes)) if truth else _absent_name(scene, rng)
+    return _yes_no("existence", f"Is there a {name} in the image?", truth)
 
 
 def _relation(scene: Scene, rng: np.random.Generator, truth: bool) -> Question | None:
@@ -156,7 +154,7 @@ def _relation(scene: Scene, rng: np.random.Generator, truth: bool) -> Question |
     first, second = _pick(rng, pairs)
     word = "above" if first.row < second.row else "left of"
     one, other = (first, second) if truth else (second, first)
-    return _yes_no("relation", f"Is the {one.name} {word} the {other.name}?", truth)
+    return _yes_no("relation", f"Is the {full_name(one)} {word} the {full_name(other)}?", truth)
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -177,7 +175,7 @@ def _position(scene: Scene, rng: np.random.Generator) -> Question | None:
     thing = _pick(rng, scene.things)
     if thing.kind == "digit" and len(scene.digits) > 1:
         return None
-    name = "digit" if thing.kind == "digit" else thing.name
+    name = "digit" if thing.kind == "digit" else full_name(thing)
     text, statement = f"Where is the {name}?", f"Is the {name} in the {{}}?"
     return Question("position", text, thing.place, _without(PLACES, thing.place), statement)
 
@@ -218,7 +216,7 @@ def _label(scene: Scene, rng: np.random.Generator) -> Question | None:
     if not scene.diagram:
         return None
     i = int(rng.integers(len(scene.shapes)))
-    name, answer = scene.shapes[i].name, str(scene.digits[i].digit)
+    name, answer = full_name(scene.shapes[i]), str(scene.digits[i].digit)
     text, statement = f"What is the label of the {name}?", f"Is the label of the {name} {{}}?"
     return Question("label", text, answer, _without(DIGITS, answer), statement)
 

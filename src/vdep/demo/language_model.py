@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,46 @@ from .scenes import crowded_scenes, sample_scenes
 
 log = logging.getLogger(__name__)
 
+WARM_UP = 100
+"""Steps in which the learning rates rise."""
+COOL_DOWN = 0.6
+"""Share of the last phase, at its end, in which they fall."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps with documents of one course of ``lessons.COURSES``."""
+
+    course: str
+    steps: int
+    matrix_rate: float = 0.01
+    """Muon's learning rate, for the matrices of the layers."""
+    enough: float | None = None
+    """Ends the phase early, once this share of letters is right: when they are learned depends much on chance."""
+
+
+def courses(options_rate: float) -> tuple[Phase, ...]:
+    """What is learned after what; the letters of options need a higher rate than the rest."""
+    return (
+        Phase("look-ups", 400),
+        Phase("options", 1200, matrix_rate=options_rate, enough=0.85),
+        Phase("plain", 200),
+        Phase("mixed", 1400),
+    )
+
 
 @dataclass(frozen=True)
 class LanguageModelRecipe:
     """What the weights depend on."""
 
     family: str
+    phases: tuple[Phase, ...]
     width: int = 128
     layers: int = 4
     heads: int = 4
-    steps: int = 2200
     batch: int = 32
     learning_rate: float = 1e-3
+    """AdamW's, for embeddings, output layer, norms and biases."""
     scenes: int = 30_000
     seed: int = 1
 
@@ -72,29 +101,51 @@ def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) ->
     scenes = sample_scenes(recipe.scenes * 2 // 3, "train", recipe.seed)
     scenes += crowded_scenes(recipe.scenes // 3, "train", recipe.seed)
     writer = Writer(recipe.family, scenes, recipe.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    matrices, rest = _optimizers(model, recipe)
     started, recent = time.monotonic(), 0.0
-    for step in range(recipe.steps):
-        done = step / recipe.steps
-        rate = min(1, (step + 1) / 200) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
-        for group in optimizer.param_groups:
+    for step, phase, rate in _steps(recipe, lambda share: letters_right(model, writer) >= share):
+        for group in matrices.param_groups:
+            group["lr"] = phase.matrix_rate * rate
+        for group in rest.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        plain = 1 - 0.6 * min(1.0, max(0.0, (done - 0.4) / 0.3))
-        ids, weights, added = pad([writer.lesson(plain) for _ in range(recipe.batch)])
+        ids, weights, added = pad([writer.lesson(phase.course) for _ in range(recipe.batch)])
         logits = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1]
         counted = weights[:, 1:] > 0
         losses = F.cross_entropy(logits[counted], ids[:, 1:][counted], reduction="none")
         loss = (losses * weights[:, 1:][counted]).sum() / weights[:, 1:][counted].sum()
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        matrices.step()
+        rest.step()
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
-        if (step + 1) % report_every == 0 or step + 1 == recipe.steps:
+        if (step + 1) % report_every == 0:
             accuracy = examine(model, recipe)
             log.info("step %d, loss %.3f, %.0f s: %s", step + 1, recent, time.monotonic() - started, json.dumps(accuracy))
     save(model, recipe.family, folder)
     return examine(model, recipe, questions=200)
+
+
+def _steps(recipe: LanguageModelRecipe, enough: Callable[[float], bool]) -> Iterator[tuple[int, Phase, float]]:
+    """(step, phase, learning rate's factor) for each step."""
+    step = 0
+    for phase in recipe.phases:
+        for left in range(phase.steps, 0, -1):
+            if phase.enough is not None and left % 50 == 0 and enough(phase.enough):
+                break
+            cooling = left / phase.steps / COOL_DOWN if phase is recipe.phases[-1] else 1.0
+            yield step, phase, min(1.0, (step + 1) / WARM_UP, cooling)
+            step += 1
+
+
+def _optimizers(model: PreTrainedModel, recipe: LanguageModelRecipe) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    inside = {name for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name}
+    matrices = [p for name, p in model.named_parameters() if name in inside]
+    rest = [p for name, p in model.named_parameters() if name not in inside]
+    return (
+        torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.1),
+        torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+    )
 
 
 def save(model: Any, family: str, folder: Path) -> None:
@@ -127,12 +178,18 @@ def examine(model: Any, recipe: LanguageModelRecipe, questions: int = 60, seed: 
     for style in ("short", "letter"):
         skills = CORE_SKILLS if style == "short" else ("color", "position", "count", "digit")
         results |= {f"map/{skill}/{style}": _share_right(model, writer, skill, style, True, questions) for skill in skills}
-    ids, weights, added = pad([writer.options() for _ in range(questions)])
-    best = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1].argmax(-1)
-    asked_for = (weights[:, 1:] == 1) & (ids[:, 1:] != writer.end)
-    results["options"] = round(float((best == ids[:, 1:])[asked_for].float().mean()), 3)
+    results["options"] = letters_right(model, writer, questions)
     model.train()
     return results
+
+
+@torch.no_grad()
+def letters_right(model: Any, writer: Writer, documents: int = 50) -> float:
+    """Share of the letters of options named rightly."""
+    ids, weights, added = pad([writer.options() for _ in range(documents)])
+    best = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1].argmax(-1)
+    asked_for = (weights[:, 1:] == 1) & (ids[:, 1:] != writer.end)
+    return round(float((best == ids[:, 1:])[asked_for].float().mean()), 3)
 
 
 def _share_right(model: Any, writer: Writer, skill: str, style: str, as_map: bool, questions: int) -> float:

@@ -19,14 +19,24 @@ from . import tokenizer as world_tokenizer
 from .data import unanswerable
 from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption, inverted_caption, lettered
 from .prompts import OPEN_STYLES, pose, random_style
-from .scenes import COLORS, COLUMNS, GRID, ROWS, SHAPES, Scene
+from .scenes import COLORS, COLUMNS, GRID, ROWS, SHAPES, SIZES, Scene
 
 VOCABULARY = {"llama": 256, "phi": 288}
 SYSTEM = " ".join(words.SYSTEM_SENTENCES)
 UNSUPERVISED = 0.01
 """Weight of the text that nothing could predict; answers weigh 1. With more, its noise drowns the look-ups."""
 PATCHES_A_CELL = 2
-_VALUES = tuple(tuple(group) for group in (COLORS, SHAPES, words.PLACES, words.DIGITS, words.FOODS.values(), words.NUMBERS))
+COURSES: dict[str, dict[str, float]] = {
+    "look-ups": {"look_ups": 1.0},
+    "options": {"options": 0.8, "look_ups": 0.2},
+    "plain": {"options": 0.1, "look_ups": 0.3, "plain": 0.6},
+    "mixed": {"options": 0.1, "look_ups": 0.1, "restatement": 0.1, "plain": 0.15, "posed": 0.55},
+}
+"""Shares of the kinds of documents. What takes several steps of attention is learned after its parts, each almost alone."""
+_NAMES = tuple(f"{size} {color} {shape}" for size in SIZES for color in COLORS for shape in SHAPES)
+_VALUES = tuple(
+    tuple(group) for group in (COLORS, SHAPES, words.PLACES, words.DIGITS, words.FOODS.values(), words.NUMBERS, _NAMES)
+)
 
 
 @dataclass
@@ -60,15 +70,18 @@ class Writer:
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def lesson(self, plain: float) -> Document:
-        """One document. ``plain`` is the share of conversations whose questions are put in the plainest way."""
-        kind = self.rng.random()
+    def lesson(self, course: str) -> Document:
+        """One document of a course (a key of ``COURSES``)."""
+        shares = COURSES[course]
+        kind = str(self.rng.choice(list(shares), p=list(shares.values())))
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
-        if kind < 0.1:
+        if kind == "options":
             return self.options()
-        if kind < 0.25:
+        if kind == "look_ups":
+            return self.look_ups(scene)
+        if kind == "restatement":
             return self.restatement(scene)
-        return self.conversation(scene, bool(self.rng.random() < plain))
+        return self.conversation(scene, kind == "plain")
 
     def options(self) -> Document:
         """Which letter stands before a word: half of every multiple choice."""
@@ -76,10 +89,10 @@ class Writer:
         for _ in range(4):
             values = _VALUES[int(self.rng.integers(len(_VALUES)))]
             options = [values[i] for i in self.rng.permutation(len(values))[:4]]
-            right = int(self.rng.integers(len(options)))
             closing = (words.LETTER, words.LETTER_ONLY, words.CHARACTER)[int(self.rng.integers(3))]
-            mark = ":" if closing == words.CHARACTER else "."
-            turns.append((f"What is {options[right]}?\n{lettered(options, mark)}\n{closing}", chr(65 + right)))
+            listed = f"\n{lettered(options, ':' if closing == words.CHARACTER else '.')}\n{closing}"
+            right = int(self.rng.integers(len(options)))
+            turns.append((f"What is {options[right]}?{listed}", chr(65 + right)))
         return self._talk(None, turns)
 
     def restatement(self, scene: Scene) -> Document:
@@ -92,6 +105,22 @@ class Writer:
         else:
             document.write(self.ids(caption(scene, self.rng) + "\n"), UNSUPERVISED)
         document.write(self.ids(inverted_caption(scene, self.rng) + "\n"), 0.5)
+        return document
+
+    def look_ups(self, scene: Scene) -> Document:
+        """Questions cut off behind their key word: its answer follows at once, so one look-up is all there is to learn."""
+        document = Document()
+        document.write(self.start, 0.0)
+        if self.rng.random() < 0.6:
+            document.write(*self.map(scene))
+        else:
+            document.write(self.ids(caption(scene, self.rng if self.rng.random() < 0.5 else None)), UNSUPERVISED)
+        for _ in range(12):
+            question = None
+            while question is None:
+                question = self._question(scene, False)
+            document.write(self.ids("\n" + question.text.removesuffix("?").removesuffix(" in the image")), UNSUPERVISED)
+            document.write(self.ids(question.answer), 1.0)
         return document
 
     def conversation(self, scene: Scene, plain: bool) -> Document:

@@ -57,7 +57,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """How questions refer to the thing, such as ``red circle`` or ``digit 7``."""
+        """Colour and kind, such as ``red circle``, or ``digit 7``: no two things of a scene share it."""
         return f"digit {self.digit}" if self.kind == "digit" else f"{self.color} {self.kind}"
 
     @property

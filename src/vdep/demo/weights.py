@@ -23,8 +23,8 @@ SHIPPED = Path(__file__).with_name("weights")
 RECIPES: dict[str, tower.TowerRecipe | language_model.LanguageModelRecipe] = {
     "clip": tower.TowerRecipe("clip"),
     "siglip": tower.TowerRecipe("siglip", steps=3000),
-    "llama": language_model.LanguageModelRecipe("llama"),
-    "phi": language_model.LanguageModelRecipe("phi"),
+    "llama": language_model.LanguageModelRecipe("llama", language_model.courses(options_rate=0.02)),
+    "phi": language_model.LanguageModelRecipe("phi", language_model.courses(options_rate=0.03)),
 }
 
 

@@ -53,13 +53,9 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     weights = (job.checkpoint.parent / done["run"]).resolve()
     benchmark = job.recipe.settings
     with judge_environment(benchmark.judge) as judge, tempfile.TemporaryDirectory() as scratch:
+        import_libraries()
         import torch
-
-        _import_when_used("evaluate")
         from lmms_eval.api.task import ConfigurableTask
-
-        # fills lmms-eval's registry of metrics, which tasks look their metrics up in
-        importlib.import_module("lmms_eval.api.metrics")
 
         from ..model.llava import DTYPES
         from .lmms_model import VdepModel
@@ -190,11 +186,20 @@ def _reset_module_totals(task: Any) -> None:
             totals[key] = 0
 
 
-def _import_when_used(name: str) -> None:
-    """lmms-eval imports ``evaluate`` for metrics that no benchmark here asks for; it costs a second of each evaluation.
+def import_libraries() -> None:
+    """Everything that an evaluation needs, in an order that works. ``offline_environment`` comes first."""
+    importlib.import_module("torch")
+    # lmms-eval imports it for metrics that no benchmark here asks for, which costs a second; after torch, which looks into
+    # every module that is loaded already
+    _import_when_used("evaluate")
+    # fills lmms-eval's registry of metrics, which tasks look their metrics up in
+    for name in ("lmms_eval.api.task", "lmms_eval.api.metrics", "lmms_eval.evaluator"):
+        importlib.import_module(name)
+    for name in ("lmms_model", "scores", "chance"):
+        importlib.import_module(f"{__package__}.{name}")
 
-    After torch: torch looks into every module that is loaded already.
-    """
+
+def _import_when_used(name: str) -> None:
     if name in sys.modules:
         return
     spec = importlib.util.find_spec(name)

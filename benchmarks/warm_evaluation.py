@@ -1,0 +1,62 @@
+"""Evaluations forked from a warm process against evaluations that import for themselves, and the ratio of their times.
+
+``python benchmarks/warm_evaluation.py``, in a checkout in which ``make demo`` has run; its results are not touched. Each
+benchmark is evaluated warm and then cold, one process at a time; the warm process' own imports are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from vdep.workflow import warm
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = ROOT / "results" / "demo" / "runs" / "demo-llava" / "baseline" / "finetune" / "done.json"
+BENCHMARKS = ("pope", "gqa", "mme", "ocrbench", "mmbench_en", "seedbench_img")
+
+
+def command(benchmark: str, scores: Path) -> list[str]:
+    demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    recipe = json.loads((ROOT / f"results/demo/evaluations/demo-llava/baseline/{benchmark}.json").read_text())["recipe"]
+    execution = {"threads": 1, "batch_size": 64, "device": "cpu", "cache": str(ROOT / "resources/demo/cache/datasets")}
+    (manifest,) = (ROOT / "resources" / "demo").rglob(f"{demo['benchmarks'][benchmark]['asset']}/manifest.json")
+    return [
+        *(sys.executable, "-m", "vdep", "evaluate", "--recipe", json.dumps(recipe), "--execution", json.dumps(execution)),
+        *("--checkpoint", str(CHECKPOINT), "--data", str(manifest), "--scores", str(scores)),
+    ]  # fmt: skip
+
+
+def seconds(benchmark: str, scores: Path, environment: dict[str, str]) -> float:
+    started = time.monotonic()
+    subprocess.run(command(benchmark, scores), env=environment, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
+def main() -> None:
+    cold = dict(os.environ)
+    warm.start(ROOT / "resources/demo/cache/datasets")
+    total = {"warm": 0.0, "cold": 0.0}
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds("pope", Path(scratch, "first", "pope.json"), dict(os.environ))
+        for benchmark in BENCHMARKS:
+            for name, environment in (("warm", dict(os.environ)), ("cold", cold)):
+                took = seconds(benchmark, Path(scratch, name, f"{benchmark}.json"), environment)
+                total[name] += took
+                print(f"{benchmark:14} {name}  {took:5.1f} s", flush=True)
+            same = len({Path(scratch, name, f"{benchmark}.json").read_bytes() for name in total}) == 1
+            assert same, f"{benchmark}: warm and cold scores differ"
+    print(f"{platform.machine()}, {os.cpu_count()} cores: warm {total['warm']:.1f} s, cold {total['cold']:.1f} s, "
+          f"ratio {total['cold'] / total['warm']:.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
