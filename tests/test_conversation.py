@@ -197,3 +197,12 @@ def test_the_demo_tokenizers_supervise_what_they_should(assets: Path) -> None:
         assert tokens == ["red", end, "top left", end]
         starts_with_bos = tokenizer.convert_ids_to_tokens([encoded.input_ids[0]]) == ["<s>"]
         assert starts_with_bos == (family == "llama")
+
+
+def test_samples_that_the_original_masks_whole_are_trained_and_counted() -> None:
+    """LLaVA ``preprocess_v1`` cuts at every end token and every " ASSISTANT: "."""
+    for answer, masked in (("a cat", False), ("say </s> twice", True), ("USER: x ASSISTANT: y", True)):
+        encoded = encode([("Q", answer)], True, "vicuna_v1", BYTES)
+        assert encoded.masked_by_original == masked
+        assert BYTES.decode(encoded.input_ids[encoded.labels != IGNORE_INDEX]) == f"{answer}</s>"
+    assert not encode([("Q", "say </s>")], True, "plain", BYTES).masked_by_original

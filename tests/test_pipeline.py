@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -104,13 +102,6 @@ def losses(stage: Path) -> Path:
 # -- killed
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def start(checkout: Path) -> subprocess.Popen[bytes]:
     command = [SNAKEMAKE, f"{STAGE_1}/done.json", *OVERLAYS]
     with open(checkout / "driver.log", "wb") as log:
@@ -139,7 +130,7 @@ def interrupted(finished: Path, tmp_path: Path) -> tuple[Path, subprocess.Popen[
     shutil.copytree(finished / "resources", checkout / "resources", symlinks=True)
     shutil.copytree(finished / ".snakemake" / "metadata", checkout / ".snakemake" / "metadata")
     driver = start(checkout)
-    wait_for(lambda: list(checkout.glob(f"{STAGE_1}/*/checkpoints/step-*")) or driver.poll() is not None)
+    world.wait_for(lambda: list(checkout.glob(f"{STAGE_1}/*/checkpoints/step-*")) or driver.poll() is not None)
     assert driver.poll() is None, (checkout / "driver.log").read_text()[-3000:]
     return checkout, driver, trainers(psutil.Process(driver.pid))
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +50,6 @@ def same(one: Path, other: Path) -> bool:
     a, b = weights(one), weights(other)
     losses = [(folder / "losses.jsonl").read_bytes() for folder in (one, other)]
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and losses[0] == losses[1]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def checkpoints(run: Path) -> list[str]:
@@ -144,7 +136,7 @@ def test_a_finished_run_is_not_trained_again(stage1: Runs) -> None:
 def test_killing_the_trainers_process_group(stage1: Runs, at: str) -> None:
     name = f"killed-{at}"
     process = start(stage1.command(name))
-    wait_for(lambda: any(c >= at for c in checkpoints(stage1.folder(name))))
+    world.wait_for(lambda: any(c >= at for c in checkpoints(stage1.folder(name))))
     kill_trainer(process.pid)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -156,7 +148,7 @@ def test_killing_the_trainers_process_group(stage1: Runs, at: str) -> None:
 
 def test_killing_sft_under_zero_2(sft: Runs) -> None:
     process = start(sft.command("killed"))
-    wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(sft.folder("killed"))))
+    world.wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(sft.folder("killed"))))
     kill_trainer(process.pid)
     process.communicate(timeout=60)
     assert "resumed after step" in finish(sft.command("killed"))
@@ -165,7 +157,7 @@ def test_killing_sft_under_zero_2(sft: Runs) -> None:
 
 def test_killing_the_launcher_leaves_no_second_writer(stage1: Runs) -> None:
     process = start(stage1.command("orphaned"))
-    wait_for(lambda: any(c >= "step-00000006" for c in checkpoints(stage1.folder("orphaned"))))
+    world.wait_for(lambda: any(c >= "step-00000006" for c in checkpoints(stage1.folder("orphaned"))))
     workers = torchrun_of(process.pid).children()
     process.kill()
     process.wait()
@@ -178,7 +170,7 @@ def test_killing_the_launcher_leaves_no_second_writer(stage1: Runs) -> None:
 def test_a_trainer_saves_and_stops_when_its_driver_dies(stage1: Runs) -> None:
     driver = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     process = start(stage1.command("driverless"), VDEP_DRIVER=str(driver.pid))
-    wait_for(lambda: any(c >= "step-00000006" for c in checkpoints(stage1.folder("driverless"))))
+    world.wait_for(lambda: any(c >= "step-00000006" for c in checkpoints(stage1.folder("driverless"))))
     driver.kill()
     driver.wait()
     output, _ = process.communicate(timeout=60)
@@ -190,7 +182,7 @@ def test_a_trainer_saves_and_stops_when_its_driver_dies(stage1: Runs) -> None:
 
 def test_sigterm_saves_and_asks_to_be_started_again(sft: Runs) -> None:
     process = start(sft.command("stopped", save_every=1000))
-    wait_for(lambda: "step 5/" in log_of(sft.folder("stopped")))
+    world.wait_for(lambda: "step 5/" in log_of(sft.folder("stopped")))
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output[-2000:]
@@ -206,7 +198,7 @@ def log_of(run: Path) -> str:
 
 def test_a_damaged_checkpoint_costs_one_interval_and_no_bit(stage1: Runs) -> None:
     process = start(stage1.command("damaged"))
-    wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(stage1.folder("damaged"))))
+    world.wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(stage1.folder("damaged"))))
     kill_trainer(process.pid)
     process.communicate(timeout=60)
     last = stage1.folder("damaged") / "checkpoints" / checkpoints(stage1.folder("damaged"))[-1]
@@ -231,7 +223,7 @@ def test_two_ranks_train_the_same_samples_to_the_same_losses(stage1: Runs, sft: 
 
 def test_a_run_goes_on_at_another_number_of_ranks(sft: Runs) -> None:
     process = start(sft.command("elastic", processes=2, micro_batch=4))
-    wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(sft.folder("elastic"))))
+    world.wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(sft.folder("elastic"))))
     kill_trainer(process.pid)
     process.communicate(timeout=60)
     assert "resumed after step" in finish(sft.command("elastic"))
@@ -257,7 +249,7 @@ def test_dropout_is_resumed_exactly(assets: Path, prepared_root: Path, tmp_path:
     runs = Runs(study, "pretrain", assets, prepared, tmp_path)
     finish(runs.command("undisturbed"))
     process = start(runs.command("killed"))
-    wait_for(lambda: any(c >= "step-00000020" for c in checkpoints(runs.folder("killed"))))
+    world.wait_for(lambda: any(c >= "step-00000020" for c in checkpoints(runs.folder("killed"))))
     kill_trainer(process.pid)
     process.communicate(timeout=60)
     finish(runs.command("killed"))

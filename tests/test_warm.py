@@ -7,19 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import world
 
 pytestmark = pytest.mark.slow
 
 DRIVER = """
-import sys, pathlib
+import os, pathlib, sys
 from vdep.workflow import warm
-import os
 warm.start(pathlib.Path(sys.argv[1]))
 print(os.environ[warm.ADDRESS], flush=True)
 sys.stdin.read()
@@ -40,13 +39,6 @@ def vdep(*arguments: str, warm: str | None, folder: Path) -> subprocess.Complete
     environment = os.environ | ({"VDEP_WARM": warm} if warm else {})
     command = [sys.executable, "-m", "vdep", *arguments]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_warm_job_does_what_a_cold_one_does(driver: tuple[subprocess.Popen[str], str], tmp_path: Path) -> None:
@@ -89,11 +81,11 @@ def test_a_job_ends_with_its_caller_and_the_warm_process_with_the_driver(
         env=os.environ | {"VDEP_WARM": address},
         cwd=tmp_path,
     )
-    wait_for(warm.children)
+    world.wait_for(warm.children)
     (job,) = warm.children()
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    wait_for(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE)
+    world.wait_for(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE)
     process.kill()
-    wait_for(lambda: not warm.is_running() or warm.status() == psutil.STATUS_ZOMBIE)
-    wait_for(lambda: not Path(address).exists())
+    world.wait_for(lambda: not warm.is_running() or warm.status() == psutil.STATUS_ZOMBIE)
+    world.wait_for(lambda: not Path(address).exists())

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from .errors import UserError
+from .errors import ConfigError, DataError, UserError
 from .workflow import warm
 
 
@@ -117,6 +117,48 @@ def _attention(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _inspect(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from .data.inspect import inspect, print_table
+    from .model.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    found = inspect(
+        arguments.data, arguments.template, tokenizer, arguments.image_tokens, arguments.max_length, arguments.index
+    )
+    console = Console(highlight=False)
+    for shown in found:
+        if arguments.json or arguments.index is None:
+            sys.stdout.write(shown.as_json() + "\n")
+        elif shown.defect is not None:
+            raise DataError(f"sample {shown.index} (id {shown.id}), {shown.defect['kind']}: {shown.defect['message']}")
+        else:
+            print_table(shown, tokenizer, arguments.image_tokens, console)
+    return 0
+
+
+def _import_llava(arguments: argparse.Namespace) -> int:
+    from .model.original import import_original
+
+    import_original(arguments.source, arguments.tower, arguments.language_model, arguments.image, arguments.output)
+    return 0
+
+
+def _export_llava(arguments: argparse.Namespace) -> int:
+    from safetensors.torch import load_file
+
+    from .model.original import export_original, projector_to_original
+
+    if arguments.checkpoint.is_file():
+        projector_to_original(load_file(arguments.checkpoint), arguments.output)
+    elif arguments.language_model is None or arguments.tower_name is None:
+        raise ConfigError("a whole checkpoint needs --language-model and --tower-name")
+    else:
+        export_original(arguments.checkpoint, arguments.language_model, arguments.tower_name, arguments.output)
+    return 0
+
+
 def _schema(arguments: argparse.Namespace) -> int:
     from .schema import schema_text
 
@@ -173,6 +215,31 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--images", required=True, help="manifest of the pictures")
     command.add_argument("--output", required=True)
     command.set_defaults(run=_attention)
+
+    command = commands.add_parser("inspect", help="show what a sample becomes: its tokens, and which of them are trained")
+    command.add_argument("--template", required=True, choices=("plain", "vicuna_v1", "phi"))
+    command.add_argument("--tokenizer", required=True, type=Path, help="folder of a language model or its tokenizer")
+    command.add_argument("--data", required=True, type=Path, help="conversations as LLaVA JSON; images are not opened")
+    command.add_argument("--index", type=int, help="one sample, counted from 0; without it all, a line of JSON each")
+    command.add_argument("--json", action="store_true", help="JSON instead of a table: -200 is the image, -100 is ignored")
+    command.add_argument("--image-tokens", type=int, default=576, help="how many tokens an image counts for --max-length")
+    command.add_argument("--max-length", type=int, default=2048)
+    command.set_defaults(run=_inspect)
+
+    command = commands.add_parser("import-llava", help="a checkpoint of the original LLaVA as one of ours")
+    command.add_argument("--source", required=True, type=Path, help="folder of a full checkpoint, or mm_projector.bin")
+    command.add_argument("--tower", required=True, type=Path, help="folder of the vision tower")
+    command.add_argument("--language-model", type=Path, help="folder of the language model, for mm_projector.bin")
+    command.add_argument("--image", required=True, choices=("crop", "pad", "warp"), help="how images were prepared in SFT")
+    command.add_argument("--output", required=True, type=Path)
+    command.set_defaults(run=_import_llava)
+
+    command = commands.add_parser("export-llava", help="one of our checkpoints in the layout of the original LLaVA")
+    command.add_argument("--checkpoint", required=True, type=Path, help="folder of an SFT, or projector.safetensors of stage 1")
+    command.add_argument("--language-model", type=Path, help="folder of the language model, whose tokenizer goes along")
+    command.add_argument("--tower-name", help="what mm_vision_tower shall say: openai/clip-vit-large-patch14-336")
+    command.add_argument("--output", required=True, type=Path, help="a folder, or a file such as mm_projector.bin")
+    command.set_defaults(run=_export_llava)
 
     command = commands.add_parser("schema", help="print the JSON schema of the configuration (config/schema.json)")
     command.set_defaults(run=_schema)

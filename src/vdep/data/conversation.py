@@ -12,11 +12,12 @@ caption and its newline and has no end token; the others train every answer with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
+from tokenizers.pre_tokenizers import Metaspace
 
 IGNORE_INDEX = -100
 IMAGE_INDEX = -200
@@ -95,11 +96,13 @@ class Encoded:
     """``input_ids`` (length,) with one ``IMAGE_INDEX`` per image, and ``labels`` (length,) with ``IGNORE_INDEX`` elsewhere.
 
     Labels stand at the position of their own token (not shifted). ``cut`` counts the tokens that ``max_length`` took away.
+    ``masked_by_original`` says that the original code would have trained nothing of this sample.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
     cut: int = 0
+    masked_by_original: bool = False
 
     @property
     def images(self) -> int:
@@ -173,6 +176,14 @@ def training_segments(turns: list[tuple[str, str]], template: Template, end: str
     return segments
 
 
+def masked_by_original(turns: list[tuple[str, str]], template: Template, end: str) -> bool:
+    """Whether LLaVA's ``preprocess_v1`` loses count of a conversation, and so masks all of it ("tokenization mismatch").
+
+    It cuts the finished text at every end token and every " ASSISTANT: ", wherever they stand.
+    """
+    return not template.is_plain and any(end in text or " ASSISTANT: " in text for _, text in turns)
+
+
 def prompt_segments(question: str, template: Template) -> list[Segment]:
     """What a model is asked at evaluation: one human turn, with ``<image>`` wherever the benchmark put it."""
     parts: list[Segment] = [Segment(f"{template.system or SYSTEM} "), Segment("USER: ")]
@@ -207,6 +218,9 @@ def encode_segments(segments: list[Segment], tokenizer: Tokenizer) -> Encoded:
 
 
 def _encode_piece(piece: list[Segment], tokenizer: Tokenizer, at_start: bool) -> tuple[np.ndarray, np.ndarray]:
+    piece = [segment for segment in piece if segment.text]
+    if piece and piece[0].text.startswith(" ") and _swallows_a_first_space(tokenizer):
+        piece = [replace(piece[0], text=f" {piece[0].text}"), *piece[1:]]
     text = "".join(segment.text for segment in piece)
     encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=at_start)
     ids = np.asarray(encoding["input_ids"], np.int32)
@@ -221,6 +235,17 @@ def _encode_piece(piece: list[Segment], tokenizer: Tokenizer, at_start: bool) ->
         if stop > start and supervised[stop - 1]:
             labels[i] = ids[i]
     return ids, labels
+
+
+def _swallows_a_first_space(tokenizer: Tokenizer) -> bool:
+    """Whether a text "x" and a text " x" have the same tokens.
+
+    SentencePiece puts a space before every text, and so did the slow tokenizer of the originals; today's fast one leaves it
+    out where there is one already.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    before = backend.pre_tokenizer if backend is not None else None
+    return isinstance(before, Metaspace) and before.prepend_scheme != "never"
 
 
 def encode_conversation(
@@ -241,13 +266,14 @@ def encode_conversation(
     turns = check_turns(conversation)
     check_images(turns, has_image)
     encoded = encode_segments(training_segments(turns, template, tokenizer.eos_token), tokenizer)
+    encoded = replace(encoded, masked_by_original=masked_by_original(turns, template, tokenizer.eos_token))
     expanded = len(encoded.input_ids) + encoded.images * (image_tokens - 1)
     if expanded > max_length:
         keep = len(encoded.input_ids) - (expanded - max_length)
         image_at = np.flatnonzero(encoded.input_ids == IMAGE_INDEX)
         if len(image_at) and keep <= image_at[-1]:
             raise ConversationDefect("image_beyond_max_length", f"max_length {max_length} leaves no room for the image")
-        encoded = Encoded(encoded.input_ids[:keep], encoded.labels[:keep], expanded - max_length)
+        encoded = replace(encoded, input_ids=encoded.input_ids[:keep], labels=encoded.labels[:keep], cut=expanded - max_length)
     if encoded.supervised == 0:
         raise ConversationDefect("no_supervised_token", f"max_length {max_length} leaves no token of an answer")
     return encoded

@@ -103,6 +103,7 @@ class Checker:
             "supervised": encoded.labels != IGNORE_INDEX,
             "archive": archive,
             "cut": encoded.cut,
+            "masked_by_original": encoded.masked_by_original,
             **asdict(location),
         }
 
@@ -191,6 +192,7 @@ def prepare(
         "defects": dict(Counter(defect.kind for defect in defects)),
         "defects_sha256": sha256(report),
         "cut_at_max_length": sum(row["cut"] > 0 for row in rows),
+        "masked_by_original": sum(row["masked_by_original"] for row in rows),
         "with_image": sum(row["archive"] != NO_IMAGE for row in rows),
         "length": {"mean": round(float(lengths.mean()), 2), "longest": int(lengths.max())},
         "archives": [{"path": _relative(route.path, folder)} for route in routes],

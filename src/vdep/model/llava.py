@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,29 +55,40 @@ def load_vision_tower(folder: Path, dtype: torch.dtype) -> CLIPVisionModel | Sig
     raise ConfigError(f"{folder}: a vision tower of type {kind!r} is not supported (known: {', '.join(towers)})")
 
 
+def count_image_tokens(vision: Any, feature_select: str) -> int:
+    """How many image tokens a tower of this configuration yields for one image."""
+    class_tokens = 1 if vision.model_type.startswith("clip") else 0
+    return int((vision.image_size // vision.patch_size) ** 2 + class_tokens - (feature_select == "default"))
+
+
 def build_model(
     tower_folder: Path, language_folder: Path, tower: VisionTower, dtype: torch.dtype, projector_seed: int
 ) -> LlavaForConditionalGeneration:
-    """A LLaVA with pretrained parts and a new projector (Linear, GELU, Linear, as initialised by ``nn.Linear``).
+    """A LLaVA with pretrained parts and a new projector.
 
     Raises:
         ConfigError: where the tower yields another number of image tokens than the recipe says.
     """
     vision_tower = load_vision_tower(tower_folder, dtype)
-    language_model = AutoModelForCausalLM.from_pretrained(language_folder, dtype=dtype)
-    vision, text = vision_tower.config, language_model.config
-    class_tokens = 1 if isinstance(vision_tower, CLIPVisionModel) else 0
-    tokens = (vision.image_size // vision.patch_size) ** 2 + class_tokens - (tower.feature_select == "default")
+    tokens = count_image_tokens(vision_tower.config, tower.feature_select)
     if tokens != tower.image_tokens:
         raise ConfigError(
             f"{tower_folder}: this tower yields {tokens} image tokens with feature_select {tower.feature_select!r}, "
             f"but the model's image_tokens is {tower.image_tokens}"
         )
+    return assemble(vision_tower, AutoModelForCausalLM.from_pretrained(language_folder, dtype=dtype), tower, projector_seed)
+
+
+def assemble(
+    vision_tower: CLIPVisionModel | SiglipVisionModel, language_model: Any, tower: VisionTower, projector_seed: int
+) -> LlavaForConditionalGeneration:
+    """A LLaVA of these parts, with a new projector (Linear, GELU, Linear, as initialised by ``nn.Linear``)."""
+    vision, text = vision_tower.config, language_model.config
     config = LlavaConfig(
         vision_config=_portable(vision.to_dict()),
         text_config=_portable(text.to_dict()),
         image_token_index=text.vocab_size,
-        image_seq_length=tokens,
+        image_seq_length=tower.image_tokens,
         vision_feature_layer=tower.layer,
         vision_feature_select_strategy=tower.feature_select,
         tie_word_embeddings=False,
@@ -85,7 +96,7 @@ def build_model(
     with torch.device("meta"):
         model = model_class(config)(config)
     torch.manual_seed(projector_seed)
-    model.model.multi_modal_projector = LlavaMultiModalProjector(config).to(dtype)
+    model.model.multi_modal_projector = LlavaMultiModalProjector(config).to(language_model.dtype)
     model.model.vision_tower = vision_tower
     model.model.language_model = language_model.model
     model.lm_head = language_model.lm_head
@@ -126,7 +137,7 @@ def splice(text_embeddings: Tensor, image_mask: Tensor, image_embeddings: Tensor
     return text_embeddings.masked_scatter(image_mask.unsqueeze(-1), values)
 
 
-def load_checkpoint(folder: Path, dtype: torch.dtype, **kwargs: Any) -> LlavaForConditionalGeneration:
+def load_checkpoint(folder: Path, dtype: torch.dtype | Literal["auto"], **kwargs: Any) -> LlavaForConditionalGeneration:
     """A saved checkpoint of either family."""
     config = AutoConfig.from_pretrained(folder)
     return model_class(config).from_pretrained(folder, dtype=dtype, **kwargs)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer, with a pad token (the unknown or the end token) where it has none."""
+    """The fast tokenizer, with a pad token (the unknown or the end token) where it has none.
+
+    Raises:
+        ConfigError: where there is no such folder; nothing is looked up on a hub.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder with a tokenizer")
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
