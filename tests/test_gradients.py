@@ -45,8 +45,11 @@ class Bench:
     def plan(self, hybrid: Hybrid | None, batch: int = 16) -> BatchPlan:
         return BatchPlan(self.data.lengths, self.data.has_image, global_batch=batch, epochs=1, seed=0, hybrid=hybrid)
 
-    def gradient(self, batch: GlobalBatch, ranks: int = 1, micro: int = 100, alpha: float | None = None) -> torch.Tensor:
+    def gradient(
+        self, batch: GlobalBatch, ranks: int = 1, micro: int = 100, alpha: float | None = None, packed: bool = False
+    ) -> torch.Tensor:
         """The gradient of a global batch, accumulated over micro-batches and averaged over (simulated) ranks."""
+        self.task.model.model.language_model.set_attn_implementation("packed" if packed else "sdpa")
         counts = count(batch, self.data, self.vdep.position)
         scale = self.vdep.alpha if alpha is None else alpha
         scales = Scales(ranks / max(counts.text_tokens, 1), scale * ranks / max(counts.image_positions, 1))
@@ -54,13 +57,14 @@ class Bench:
         plan.batch = lambda step: batch  # type: ignore[method-assign]
         self.task.zero_grad()
         for rank in range(ranks):
-            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro)
+            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro, packed)
             for number in range(source.rounds(0)):
                 _, _, micro_batch = source[0, number]
                 if micro_batch is not None:
+                    assert (micro_batch.sequence_lengths is not None) == packed
                     loss, _ = self.task(micro_batch, scales)
                     (loss / ranks).backward()
-        return torch.cat([p.grad.flatten() for p in projector(self.task.model).parameters() if p.grad is not None])
+        return torch.cat([p.grad.flatten() for p in self.task.parameters() if p.grad is not None])
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -126,6 +130,22 @@ def test_ranks_and_accumulation_change_nothing(family: str, assets: Path, prepar
         whole = bench.gradient(batch)
         for ranks, micro in ((1, 4), (2, 4), (4, 1), (3, 5)):
             assert close(bench.gradient(batch, ranks, micro), whole) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [{}, {"position": "next"}, {"schedule": "fused"}])
+def test_packing_changes_nothing(family: str, options: dict[str, Any], assets: Path, prepared_root: Path) -> None:
+    vdep = VdepSettings(alpha=0.5, ratio=0.5, **options)
+    bench = Bench(family, vdep, assets, prepared_root)
+    # the language model too: what one sample did to another would show in its gradient
+    bench.task.model.model.language_model.requires_grad_(True)
+    bench.task.model.lm_head.requires_grad_(True)
+    plan = bench.plan(Hybrid(0.5, vdep.schedule))
+    for step in (0, plan.steps - 1):
+        batch = plan.batch(step)
+        padded = bench.gradient(batch)
+        for ranks, micro in ((1, 100), (1, 5), (2, 3)):
+            assert close(bench.gradient(batch, ranks, micro, packed=True), padded) < 1e-5
 
 
 def test_without_image_loss_the_image_half_of_a_batch_has_no_gradient(assets: Path, prepared_root: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from vdep.demo.language import _absent_name, ask_yes_no, full_name
-from vdep.demo.language_model import COOL_DOWN, WARM_UP, LanguageModelRecipe, Phase, _steps
-from vdep.demo.lessons import COURSES, Document, Writer
+from vdep.demo.language_model import COOL_DOWN, WARM_UP, LanguageModelRecipe, Phase, _steps, disturb, embed
+from vdep.demo.lessons import COURSES, Disturbance, Document, Writer, pad
 from vdep.demo.scenes import COLUMNS, GRID, ROWS, Scene, sample_scenes
 
 SCENES = sample_scenes(40, "train", 5)
@@ -45,6 +46,35 @@ def test_a_map_tells_where_everything_is(writer: Writer) -> None:
             if place >= 0:
                 seen[row, column] = writer.tokenizer.decode([token])
         assert seen == {(thing.row, thing.column): full_name(thing) for thing in scene.things}
+
+
+def test_maps_are_disturbed_in_the_last_course_alone(writer: Writer) -> None:
+    for course in COURSES:
+        documents = [document for document in (writer.lesson(course) for _ in range(80)) if document.patches is not None]
+        disturbed = sum(document.disturbance is not None for document in documents)
+        assert disturbed == 0 if course != "disturbed" else len(documents) * 0.6 < disturbed < len(documents)
+
+
+def test_a_disturbed_map_is_longer_and_shares_a_part(writer: Writer) -> None:
+    document = writer.look_ups(SCENES[0])
+    while document.patches is None:
+        document = writer.look_ups(SCENES[0])
+    assert document.added[document.patches] == writer.map(SCENES[0])[2]
+    patches = torch.randn(36, 128)
+    assert torch.equal(disturb(patches, Disturbance(7.0, 0.0, 0.0)), 7.0 * patches)
+    shifted = disturb(patches, Disturbance(1.0, 2.0, 0.0)) - patches
+    assert torch.allclose(shifted, shifted[:1].expand(36, -1), atol=1e-5)
+    assert float(shifted[0].norm() / patches.norm(dim=-1).mean()) == pytest.approx(2.0, rel=0.3)
+
+    model = torch.nn.Module()
+    model.get_input_embeddings = lambda: torch.nn.Embedding(300, 16, _weight=torch.ones(300, 16))  # type: ignore[assignment]
+    plain = embed(model, pad([document]))
+    document.disturbance = Disturbance(3.0, 0.0, 0.0)
+    changed = embed(model, pad([document]))
+    inside = torch.zeros(len(document.ids), dtype=torch.bool)
+    inside[document.patches] = True
+    assert torch.equal(changed[0, inside], 3 * plain[0, inside])
+    assert torch.equal(changed[0, ~inside], plain[0, ~inside])
 
 
 def test_look_ups_ask_about_the_scene_and_answer_at_once(writer: Writer) -> None:

@@ -69,11 +69,11 @@ def test_every_global_batch_holds_the_modes_in_proportion_to_within_one(plan: Ba
 
 
 @settings(max_examples=60, deadline=None)
-@given(plans, st.sampled_from([1, 2, 4, 8]), st.integers(1, 16))
-def test_the_ranks_divide_every_global_batch_and_change_nothing(plan: BatchPlan, ranks: int, micro: int) -> None:
+@given(plans, st.sampled_from([1, 2, 4, 8]), st.integers(1, 16), st.booleans())
+def test_the_ranks_divide_every_global_batch_and_change_nothing(plan: BatchPlan, ranks: int, micro: int, packed: bool) -> None:
     for step in {0, plan.steps - 1}:
         batch = plan.batch(step)
-        shares = assign(batch, plan.lengths, ranks, micro)
+        shares = assign(batch, plan.lengths[batch.samples], ranks, micro, packed)
         assert len({len(share) for share in shares}) == 1, "every rank has the same number of micro-batches"
         assert all(len(part) <= micro for share in shares for part in share)
 
@@ -97,6 +97,28 @@ def test_fused_takes_the_interleaved_steps_and_the_order_of_a_plain_run(n: int, 
         assert np.array_equal(a.samples, b.samples)
         assert a.text_loss.all()
         assert a.image_loss.all()
+
+
+def test_packed_micro_batches_hold_about_the_same_number_of_tokens() -> None:
+    lengths = np.random.default_rng(0).lognormal(5, 0.8, 128).astype(int)
+    batch = GlobalBatch(np.arange(128), np.ones(128, bool), np.zeros(128, bool))
+    totals = [
+        [int(lengths[part.samples].sum()) for share in assign(batch, lengths, 4, 8, packed) for part in share]
+        for packed in (False, True)
+    ]
+    assert max(totals[1]) < 1.25 * np.mean(totals[1])
+    assert max(totals[0]) > 2 * np.mean(totals[0]), "sorted by length they do not, which is the control"
+
+
+def test_the_longest_sample_is_in_the_first_step_and_first_there() -> None:
+    rng = np.random.default_rng(3)
+    lengths, has_image = rng.integers(5, 900, 200), rng.random(200) < 0.7
+    plan = BatchPlan(lengths, has_image, global_batch=16, epochs=2, seed=1, grouping="modality_length")
+    whole = [plan.batch(step) for step in range(plan.epoch_steps) if len(set(has_image[plan.batch(step).samples])) == 1]
+    longest = max(lengths[batch.samples].max() for batch in whole)
+    first = plan.batch(0)
+    assert lengths[first.samples].max() == longest
+    assert lengths[assign(first, lengths[first.samples], 2, 4)[0][0].samples].max() == longest
 
 
 def test_a_later_epoch_is_another_order_of_the_same_samples() -> None:

@@ -237,6 +237,12 @@ class StageExecution(Settings):
     log_every: Annotated[int, Field(ge=1)] = 10
     probe_every: Annotated[int, Field(ge=0)] = 100
     activation_checkpointing: bool = False
+    packing: bool = False
+    """Whether the samples of a micro-batch follow each other in one row, without padding, instead of one row each."""
+    stall_limit: Annotated[float, Field(ge=0)] = 1800.0
+    """Seconds without a sign of life of a rank after which the launcher ends them all; 0: never."""
+    gradient_jump: Annotated[float, Field(ge=0)] = 100.0
+    """Training stops where the gradient's norm is as many times the median of the steps before; 0: never."""
     runtime: str = "8h"
     memory: str = "64GB"
 

@@ -14,11 +14,13 @@ from .conversation import AUTO_IMAGE_INDEX, IGNORE_INDEX, IMAGE_INDEX, Mode
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, padded on the right (which a causal model never sees).
+    """A micro-batch: padded on the right (which a causal model never sees), or packed.
 
     ``input_ids`` (batch, length), 0 at image positions; ``labels`` (batch, length), ``IGNORE_INDEX`` where not supervised;
     ``image_mask`` (batch, length) bool, in the order of ``pixel_values`` (images, 3, height, width), which is None where no
     sample has an image; ``image_loss_mask`` (batch, length) bool, the image positions that the image loss reads.
+    ``sequence_lengths`` is None, or says that the only row holds so many samples of these lengths, one after the other;
+    the first token of a sample is never a label.
     """
 
     input_ids: Tensor
@@ -26,6 +28,7 @@ class Batch:
     image_mask: Tensor
     image_loss_mask: Tensor
     pixel_values: Tensor | None
+    sequence_lengths: tuple[int, ...] | None = None
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -40,6 +43,7 @@ class Batch:
             change(self.image_mask),
             change(self.image_loss_mask),
             None if self.pixel_values is None else change(self.pixel_values),
+            self.sequence_lengths,
         )
 
 
@@ -61,38 +65,44 @@ def collate(
     image_loss: Sequence[bool],
     pixel_values: np.ndarray | None,
     image_tokens: int,
+    packed: bool = False,
 ) -> Batch:
-    """Expand images, pad, stack.
+    """Expand images; then pad and stack, or put all samples one after the other into one row.
 
     Args:
         samples: (input_ids, labels) of each sample, with one image index per image.
         image_loss: whether the image positions of a sample are supervised.
         pixel_values: (images, 3, height, width), in the order of the samples.
     """
-    lengths = [
-        len(ids) + (image_tokens - 1) * int(np.count_nonzero((ids == IMAGE_INDEX) | (ids == AUTO_IMAGE_INDEX)))
-        for ids, _ in samples
-    ]
-    shape = (len(samples), max(lengths))
-    input_ids = np.zeros(shape, np.int64)
-    labels = np.full(shape, IGNORE_INDEX, np.int64)
-    image_mask = np.zeros(shape, bool)
-    image_loss_mask = np.zeros(shape, bool)
-    images = 0
-    for row, ((ids, own_labels), supervised, length) in enumerate(zip(samples, image_loss, lengths, strict=True)):
-        is_image = (ids == IMAGE_INDEX) | (ids == AUTO_IMAGE_INDEX)
-        repeats = np.where(is_image, image_tokens, 1)
-        input_ids[row, :length] = np.repeat(np.where(is_image, 0, ids), repeats)
-        labels[row, :length] = np.repeat(own_labels, repeats)
-        image_mask[row, :length] = np.repeat(is_image, repeats)
-        image_loss_mask[row] = image_mask[row] & supervised
-        images += int(is_image.sum())
+    rows = [_expanded(*sample, supervised, image_tokens) for sample, supervised in zip(samples, image_loss, strict=True)]
+    images = sum(int(np.count_nonzero(mask)) for _, _, mask, _ in rows) // image_tokens
     if images != (0 if pixel_values is None else len(pixel_values)):
         raise ValueError(f"{images} image positions for {0 if pixel_values is None else len(pixel_values)} images")
-    return Batch(
-        torch.from_numpy(input_ids),
-        torch.from_numpy(labels),
-        torch.from_numpy(image_mask),
-        torch.from_numpy(image_loss_mask),
-        None if pixel_values is None else torch.from_numpy(pixel_values),
-    )
+    columns = list(zip(*rows, strict=True))
+    if packed:
+        arrays = [np.concatenate(column)[None] for column in columns]
+    else:
+        arrays = [_padded(column, fill) for column, fill in zip(columns, (0, IGNORE_INDEX, False, False), strict=True)]
+    input_ids, labels, image_mask, image_loss_mask = (torch.from_numpy(array) for array in arrays)
+    pixels = None if pixel_values is None else torch.from_numpy(pixel_values)
+    # a sample without image in VDEP mode has nothing left
+    sequences = tuple(len(ids) for ids, *_ in rows if len(ids)) if packed else None
+    return Batch(input_ids, labels, image_mask, image_loss_mask, pixels, sequences)
+
+
+def _expanded(ids: np.ndarray, labels: np.ndarray, supervised: bool, image_tokens: int) -> tuple[np.ndarray, ...]:
+    """(length,) each: ids, labels, image positions, supervised image positions, an image counted as its tokens."""
+    is_image = (ids == IMAGE_INDEX) | (ids == AUTO_IMAGE_INDEX)
+    repeats = np.where(is_image, image_tokens, 1)
+    expanded = np.repeat(labels, repeats).astype(np.int64)
+    # nothing predicts the first token of a sample; in a packed row its neighbour would
+    expanded[:1] = IGNORE_INDEX
+    mask = np.repeat(is_image, repeats)
+    return np.repeat(np.where(is_image, 0, ids), repeats).astype(np.int64), expanded, mask, mask & supervised
+
+
+def _padded(column: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    array = np.full((len(column), max(map(len, column))), fill, column[0].dtype)
+    for row, part in zip(array, column, strict=True):
+        row[: len(part)] = part
+    return array

@@ -31,7 +31,14 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
     """(step, whether it is the last of its step, batch) by running number; the batch is None where a rank has no sample."""
 
     def __init__(
-        self, data: PreparedData, plan: BatchPlan, transform: ImageTransform, rank: int, ranks: int, micro_batch: int
+        self,
+        data: PreparedData,
+        plan: BatchPlan,
+        transform: ImageTransform,
+        rank: int,
+        ranks: int,
+        micro_batch: int,
+        packed: bool = False,
     ) -> None:
         self.data = data
         self.plan = plan
@@ -39,7 +46,7 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
         self.rank = rank
         self.ranks = ranks
         self.micro_batch = micro_batch
-        self._lengths = data.lengths
+        self.packed = packed
 
     def rounds(self, step: int) -> int:
         """How many micro-batches each rank has at a step."""
@@ -50,7 +57,9 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, bool, Batch | None]:
         step, number = place
-        shares = assign(self.plan.batch(step), self._lengths, self.ranks, self.micro_batch)[self.rank]
+        batch = self.plan.batch(step)
+        lengths = trained_lengths(batch, self.data)
+        shares = assign(batch, lengths, self.ranks, self.micro_batch, self.packed)[self.rank]
         share = shares[number]
         return step, number == len(shares) - 1, self._build(share) if len(share) else None
 
@@ -62,7 +71,7 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
             if sample.location is not None:
                 images.append(self._read(sample))
         pixels = self.transform(images) if images else None
-        return collate(encoded, share.image_loss.tolist(), pixels, self.data.image_tokens)
+        return collate(encoded, share.image_loss.tolist(), pixels, self.data.image_tokens, self.packed)
 
     def _read(self, sample: Sample) -> Image.Image:
         try:
@@ -83,6 +92,12 @@ def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool
         pin_memory=pin,
     )
     yield from loader
+
+
+def trained_lengths(batch: GlobalBatch, data: PreparedData) -> np.ndarray:
+    """(samples,) tokens that a global batch's samples are computed for: in VDEP mode nothing after the image."""
+    to_the_images_end = (data.image_at[batch.samples] + data.image_tokens) * data.has_image[batch.samples]
+    return np.where(batch.text_loss, data.lengths[batch.samples], to_the_images_end)
 
 
 def count(batch: GlobalBatch, data: PreparedData, position: str) -> Counts:

@@ -188,18 +188,33 @@ class BatchPlan:
         chosen_batches = [whole[i] for i in order]
         if rest:
             chosen_batches.append(np.concatenate(rest))
+        if chosen_batches:
+            # if memory does not suffice, that shows in the first step and not after a day
+            longest = int(np.argmax([self.lengths[batch].max() for batch in chosen_batches[: len(whole) or None]]))
+            chosen_batches[0], chosen_batches[longest] = chosen_batches[longest], chosen_batches[0]
         by_length = [batch[np.argsort(-self.lengths[batch], kind="stable")] for batch in chosen_batches]
         return np.concatenate(by_length) if by_length else np.empty(0, np.int64)
 
 
-def assign(batch: GlobalBatch, lengths: np.ndarray, ranks: int, micro_batch: int) -> list[list[GlobalBatch]]:
+def assign(
+    batch: GlobalBatch, lengths: np.ndarray, ranks: int, micro_batch: int, packed: bool = False
+) -> list[list[GlobalBatch]]:
     """Divide a global batch: for each rank a list of micro-batches, of the same number on every rank.
 
-    Samples of similar length share a micro-batch, and the ranks get alike work. Where a rank has too few samples, its
-    last micro-batches are empty.
+    Padded, samples of similar length share a micro-batch, the longest first. Packed, all micro-batches get about the same
+    number of tokens. Either way the ranks get alike work. Where a rank has too few samples, its last micro-batches are empty.
+
+    Args:
+        lengths: (samples of the batch,) tokens of each.
     """
-    order = np.argsort(-lengths[batch.samples], kind="stable")
+    order = np.argsort(-lengths, kind="stable")
     rounds = -(-len(batch) // (ranks * micro_batch))
+    if packed:
+        # there and back again over all micro-batches: the longest shares with the shortest
+        width = ranks * rounds
+        forth = np.arange(len(batch)) // width % 2 == 0
+        place = np.where(forth, np.arange(len(batch)) % width, width - 1 - np.arange(len(batch)) % width)
+        return [[batch.take(order[place == i * ranks + rank]) for i in range(rounds)] for rank in range(ranks)]
     plan: list[list[GlobalBatch]] = [[] for _ in range(ranks)]
     for i in range(rounds):
         chunk = order[i * ranks * micro_batch : (i + 1) * ranks * micro_batch]

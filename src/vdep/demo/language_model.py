@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalL
 
 from . import tokenizer as world_tokenizer
 from .language import CORE_SKILLS, SKILLS, ask, ask_yes_no, caption
-from .lessons import SYSTEM, VOCABULARY, Document, Writer, pad
+from .lessons import SYSTEM, VOCABULARY, Batch, Disturbance, Document, Writer, pad
 from .prompts import CHOICE_STYLES, pose
 from .scenes import crowded_scenes, sample_scenes
 
@@ -33,6 +33,8 @@ WARM_UP = 100
 """Steps in which the learning rates rise."""
 COOL_DOWN = 0.6
 """Share of the last phase, at its end, in which they fall."""
+ROPE = {"rope_type": "default", "rope_theta": 1e6}
+"""Llama's rotations, slower than its own 10,000: look-ups match words wherever they stand. Phi rotates half of each head."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,10 @@ class Phase:
     """Ends the phase early, once this share of letters is right: when they are learned depends much on chance."""
 
 
-def courses(options_rate: float) -> tuple[Phase, ...]:
+def courses(options_rate: float, *last: Phase) -> tuple[Phase, ...]:
     """What is learned after what; the letters of options need a higher rate than the rest."""
-    return (
-        Phase("look-ups", 400),
-        Phase("options", 1200, matrix_rate=options_rate, enough=0.85),
-        Phase("plain", 200),
-        Phase("mixed", 1400),
-    )
+    first = Phase("look-ups", 400), Phase("options", 1200, matrix_rate=options_rate, enough=0.85), Phase("plain", 200)
+    return (*first, *last)
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def new_model(recipe: LanguageModelRecipe) -> PreTrainedModel:
     if recipe.family == "llama":
         intermediate = recipe.width * 8 // 3 // 16 * 16
         model: PreTrainedModel = LlamaForCausalLM(
-            LlamaConfig(intermediate_size=intermediate, bos_token_id=1, eos_token_id=2, **common)
+            LlamaConfig(intermediate_size=intermediate, bos_token_id=1, eos_token_id=2, rope_parameters=ROPE, **common)
         )
     else:
         # Phi-2 carries dropout and rotates part of each head; here the base is made without dropout and shipped with it
@@ -108,11 +106,12 @@ def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) ->
             group["lr"] = phase.matrix_rate * rate
         for group in rest.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        ids, weights, added = pad([writer.lesson(phase.course) for _ in range(recipe.batch)])
-        logits = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1]
-        counted = weights[:, 1:] > 0
-        losses = F.cross_entropy(logits[counted], ids[:, 1:][counted], reduction="none")
-        loss = (losses * weights[:, 1:][counted]).sum() / weights[:, 1:][counted].sum()
+        batch = pad([writer.lesson(phase.course) for _ in range(recipe.batch)])
+        logits = model(inputs_embeds=embed(model, batch)).logits[:, :-1]
+        targets, weights = batch.ids[:, 1:], batch.weights[:, 1:]
+        counted = weights > 0
+        losses = F.cross_entropy(logits[counted], targets[counted], reduction="none")
+        loss = (losses * weights[counted]).sum() / weights[counted].sum()
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -160,10 +159,22 @@ def save(model: Any, family: str, folder: Path) -> None:
     world_tokenizer.save(family, VOCABULARY[family], folder)
 
 
-def embed(model: Any, ids: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    """(documents, length, width): embeddings of ``ids``, plus those of ``added`` where it is not -1."""
+def embed(model: Any, batch: Batch) -> torch.Tensor:
+    """(documents, length, width): embeddings of the ids, plus those of what is added; disturbed maps disturbed."""
     table = model.get_input_embeddings()
-    return table(ids) + table(added.clamp(min=0)) * (added >= 0)[..., None]
+    embeddings = table(batch.ids) + table(batch.added.clamp(min=0)) * (batch.added >= 0)[..., None]
+    for row, patches, disturbance in batch.disturbed:
+        embeddings[row, patches] = disturb(embeddings[row, patches], disturbance)
+    return embeddings
+
+
+def disturb(patches: torch.Tensor, disturbance: Disturbance) -> torch.Tensor:
+    """(patches, width), in random directions."""
+    count, width = patches.shape
+    length = patches.detach().norm(dim=-1).mean() / math.sqrt(width)
+    offset = torch.randn(width) * disturbance.offset * length
+    noise = torch.randn(count, width) * disturbance.noise * length
+    return disturbance.scale * (patches + offset + noise)
 
 
 @torch.no_grad()
@@ -186,10 +197,11 @@ def examine(model: Any, recipe: LanguageModelRecipe, questions: int = 60, seed: 
 @torch.no_grad()
 def letters_right(model: Any, writer: Writer, documents: int = 50) -> float:
     """Share of the letters of options named rightly."""
-    ids, weights, added = pad([writer.options() for _ in range(documents)])
-    best = model(inputs_embeds=embed(model, ids, added)).logits[:, :-1].argmax(-1)
-    asked_for = (weights[:, 1:] == 1) & (ids[:, 1:] != writer.end)
-    return round(float((best == ids[:, 1:])[asked_for].float().mean()), 3)
+    batch = pad([writer.options() for _ in range(documents)])
+    best = model(inputs_embeds=embed(model, batch)).logits[:, :-1].argmax(-1)
+    targets = batch.ids[:, 1:]
+    asked_for = (batch.weights[:, 1:] == 1) & (targets != writer.end)
+    return round(float((best == targets)[asked_for].float().mean()), 3)
 
 
 def _share_right(model: Any, writer: Writer, skill: str, style: str, as_map: bool, questions: int) -> float:
@@ -212,8 +224,7 @@ def _share_right(model: Any, writer: Writer, skill: str, style: str, as_map: boo
         answers.append(writer.ids(answer))
         document.write(answers[-1], 1.0)
         asked.append(document)
-    ids, _, added = pad(asked)
-    best = model(inputs_embeds=embed(model, ids, added)).logits.argmax(-1)
+    best = model(inputs_embeds=embed(model, pad(asked))).logits.argmax(-1)
     right = [
         best[i, len(d.ids) - len(a) - 1 : len(d.ids) - 1].tolist() == a
         for i, (d, a) in enumerate(zip(asked, answers, strict=True))

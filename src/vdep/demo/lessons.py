@@ -2,12 +2,15 @@
 
 A scene is told as a caption, or as a *map*: one token for each patch of a picture of it, in raster order, whose embedding is
 the sum of those of its place and of what is there. Maps are what a good projector makes of a picture. So the language model
-never sees a picture and yet can read what a projector may come to write.
+never sees a picture and yet can read what a projector may come to write. In the last course most maps are disturbed in the
+ways in which a projector's output differs from a sum of embeddings.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,23 +34,48 @@ COURSES: dict[str, dict[str, float]] = {
     "options": {"options": 0.8, "look_ups": 0.2},
     "plain": {"options": 0.1, "look_ups": 0.3, "plain": 0.6},
     "mixed": {"options": 0.1, "look_ups": 0.1, "restatement": 0.1, "plain": 0.15, "posed": 0.55},
+    "disturbed": {"options": 0.1, "look_ups": 0.1, "restatement": 0.1, "plain": 0.15, "posed": 0.55},
 }
 """Shares of the kinds of documents. What takes several steps of attention is learned after its parts, each almost alone."""
+DISTURBED = {"disturbed": 0.8}
+"""Share of the maps of a course that are disturbed."""
 _NAMES = tuple(f"{size} {color} {shape}" for size in SIZES for color in COLORS for shape in SHAPES)
 _VALUES = tuple(
     tuple(group) for group in (COLORS, SHAPES, words.PLACES, words.DIGITS, words.FOODS.values(), words.NUMBERS, _NAMES)
 )
 
 
+class Disturbance(NamedTuple):
+    """What makes a map more like a projector's output. Lengths are in those of its undisturbed patches."""
+
+    scale: float
+    """All patches are as many times longer: a projector's output is 20 to 30 times as long as the embedding of a word."""
+    offset: float
+    """Length of one vector that is added to all patches: half of what a projector writes is the same everywhere."""
+    noise: float
+    """Length of the vectors that are added to each patch."""
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Disturbance:
+        return cls(math.exp(rng.uniform(0, math.log(30))), rng.uniform(0, 1.2), rng.uniform(0, 0.5))
+
+
 @dataclass
 class Document:
-    """Token ids, how much predicting each of them counts, and the token whose embedding is added to its own (-1: none)."""
+    """Token ids, how much predicting each of them counts, and the token whose embedding is added to its own (-1: none).
+
+    ``patches`` is where the map stands, if there is one.
+    """
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     added: list[int] = field(default_factory=list)
+    patches: slice | None = None
+    disturbance: Disturbance | None = None
 
     def write(self, ids: list[int], weight: float, added: list[int] | None = None) -> None:
+        if added is not None:
+            self.patches = slice(len(self.ids), len(self.ids) + len(ids))
         self.ids += ids
         self.weights += [weight] * len(ids)
         self.added += added or [-1] * len(ids)
@@ -72,6 +100,12 @@ class Writer:
 
     def lesson(self, course: str) -> Document:
         """One document of a course (a key of ``COURSES``)."""
+        document = self._document(course)
+        if course in DISTURBED and document.patches is not None and self.rng.random() < DISTURBED[course]:
+            document.disturbance = Disturbance.drawn(self.rng)
+        return document
+
+    def _document(self, course: str) -> Document:
         shares = COURSES[course]
         kind = str(self.rng.choice(list(shares), p=list(shares.values())))
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
@@ -180,8 +214,17 @@ class Writer:
         return document
 
 
-def pad(documents: list[Document]) -> tuple[Tensor, Tensor, Tensor]:
-    """(documents, length) each: ids, weights, added."""
+class Batch(NamedTuple):
+    """(documents, length) each: ids, weights, added; and the documents with a disturbed map."""
+
+    ids: Tensor
+    weights: Tensor
+    added: Tensor
+    disturbed: list[tuple[int, slice, Disturbance]]
+
+
+def pad(documents: list[Document]) -> Batch:
+    """Documents as one batch, padded on the right."""
     length = max(len(document.ids) for document in documents)
     ids = torch.zeros(len(documents), length, dtype=torch.long)
     weights = torch.zeros(len(documents), length)
@@ -190,4 +233,9 @@ def pad(documents: list[Document]) -> tuple[Tensor, Tensor, Tensor]:
         ids[row, : len(document.ids)] = torch.tensor(document.ids)
         weights[row, : len(document.weights)] = torch.tensor(document.weights)
         added[row, : len(document.added)] = torch.tensor(document.added)
-    return ids, weights, added
+    disturbed = [
+        (row, document.patches, document.disturbance)
+        for row, document in enumerate(documents)
+        if document.patches is not None and document.disturbance is not None
+    ]
+    return Batch(ids, weights, added, disturbed)

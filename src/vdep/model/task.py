@@ -12,6 +12,7 @@ from ..data.collate import Batch
 from ..settings import VdepSettings
 from .llava import image_features, projector, splice
 from .objective import image_loss_sum, text_loss_sum
+from .packed import packed_arguments
 
 
 class Scales(NamedTuple):
@@ -51,7 +52,8 @@ class AlignmentTask(nn.Module):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Report]:
         """Unscaled sums ``text`` and ``image``; both belong to one forward pass."""
         embeddings, image_embeddings = self.embed(batch)
-        hidden = self.model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        packed = {} if batch.sequence_lengths is None else packed_arguments(batch.sequence_lengths, embeddings.device)
+        hidden = self.model.model.language_model(inputs_embeds=embeddings, use_cache=False, **packed).last_hidden_state
         zero = image_embeddings.float().sum() * 0.0
         text = text_loss_sum(hidden, batch.labels, self.model.lm_head) if _any_label(batch) else zero
         image = zero
@@ -59,7 +61,7 @@ class AlignmentTask(nn.Module):
             image = image_loss_sum(
                 hidden,
                 embeddings,
-                batch.image_loss_mask,
+                _with_predecessor(batch) if self.vdep.position == "next" else batch.image_loss_mask,
                 loss=self.vdep.loss,
                 position=self.vdep.position,
                 detach_target=self.vdep.detach_target,
@@ -83,6 +85,16 @@ class AlignmentTask(nn.Module):
         features = image_features(self.model, batch.pixel_values.to(self.model.model.vision_tower.dtype))
         image_embeddings = project(features.to(dtype))
         return splice(text_embeddings, batch.image_mask, image_embeddings), image_embeddings
+
+
+def _with_predecessor(batch: Batch) -> Tensor:
+    """The supervised image positions but those that begin a packed sample: what stands before them is another sample's."""
+    if batch.sequence_lengths is None:
+        return batch.image_loss_mask
+    starts = torch.tensor([0, *batch.sequence_lengths[:-1]]).cumsum(0)
+    mask = batch.image_loss_mask.clone()
+    mask[0, starts.to(mask.device)] = False
+    return mask
 
 
 def _any_label(batch: Batch) -> bool:

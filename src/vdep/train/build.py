@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from ..data.plan import BatchPlan, Hybrid
 from ..data.prepared import PreparedData
+from ..model import packed
 from ..model.llava import DTYPES, build_model, projector, set_dropout
 from ..model.task import AlignmentTask
 from .job import Job
@@ -34,6 +35,8 @@ def build_task(job: Job) -> AlignmentTask:
                 parameter.data = parameter.data.float()
     if job.execution.activation_checkpointing:
         model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    if job.execution.packing:
+        model.model.language_model.set_attn_implementation(packed.NAME)
     return AlignmentTask(model, recipe.vdep)
 
 

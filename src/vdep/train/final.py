@@ -22,9 +22,25 @@ _PROJECTOR = "model.multi_modal_projector."
 
 def write_final(job: Job, engine: Engine, steps: int) -> None:
     """Fill ``job.final``, aside first. All ranks together: under ZeRO each holds a part of the weights."""
+    aside = _write_aside(job, engine, steps)
+    if engine.rank == 0:
+        shutil.rmtree(job.final, ignore_errors=True)
+        aside.rename(job.final)
+    engine.barrier()
+
+
+def rehearse_final(job: Job, engine: Engine) -> None:
+    """Write everything once before the first step, and throw it away: what cannot be saved shall not fail after a day."""
+    aside = _write_aside(job, engine, 0)
+    if engine.rank == 0:
+        shutil.rmtree(aside)
+    engine.barrier()
+
+
+def _write_aside(job: Job, engine: Engine, steps: int) -> Path:
+    aside = job.run / ".final.tmp"
     state = {name.removeprefix("model."): engine.master(name).to("cpu") for name in engine.names}
     if engine.rank == 0:
-        aside = job.run / ".final.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         if job.recipe.stage == "pretrain":
@@ -34,9 +50,7 @@ def write_final(job: Job, engine: Engine, steps: int) -> None:
         else:
             _export(job, state, aside)
         _write_manifest(aside, job, steps)
-        shutil.rmtree(job.final, ignore_errors=True)
-        aside.rename(job.final)
-    engine.barrier()
+    return aside
 
 
 def _export(job: Job, state: dict[str, Tensor], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from ..files import read_json
 from ..recipe import TrainingRecipe
 from ..settings import Settings, StageExecution
 
@@ -37,6 +38,24 @@ class Job(Settings):
     @property
     def final(self) -> Path:
         return self.run / "final"
+
+    @property
+    def heartbeats(self) -> Path:
+        return self.run / "heartbeats"
+
+    @property
+    def smaller_micro_batch(self) -> Path:
+        """Written by a rank that ran out of memory: the micro-batch to go on with."""
+        return self.run / "micro_batch.json"
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples per rank and pass: as configured, or what was found to fit. It changes no result."""
+        configured = self.execution.micro_batch
+        if not self.smaller_micro_batch.is_file():
+            return configured
+        note = read_json(self.smaller_micro_batch)
+        return int(note["micro_batch"]) if note["configured"] == configured else configured
 
     @property
     def stopped(self) -> Path:

@@ -22,6 +22,7 @@ import psutil
 from ..errors import CheckpointError, TrainingError
 from ..files import exclusive_lock, folder_digest, read_json, write_atomically, write_json
 from ..workflow.driver import DRIVER_VARIABLE
+from .heartbeat import Watchdog
 from .job import RESUME_EXIT_CODE, Job
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def launch(job: Job, done: Path) -> int:
     job.run.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(job.run / "launcher.lock", f"the run {job.run}", WAIT_FOR_LAUNCHER):
         if not finished(job):
-            code = _attempt(job)
+            code = _attempts(job)
             if code != 0:
                 return code
         write_json(done, {"run": os.path.relpath(job.final, done.parent), **read_json(job.final / "final.json")})
@@ -66,6 +67,16 @@ def finished(job: Job) -> bool:
     return True
 
 
+def _attempts(job: Job) -> int:
+    """One attempt, and another with a smaller micro-batch for as long as memory does not suffice."""
+    while True:
+        micro_batch = job.micro_batch
+        code = _attempt(job)
+        if code != RESUME_EXIT_CODE or job.stopped.exists() or job.micro_batch == micro_batch:
+            return code
+        log.warning("out of memory: going on with a micro-batch of %d, which changes no result", job.micro_batch)
+
+
 def _attempt(job: Job) -> int:
     path = job.run / "job.json"
     write_atomically(path, job.model_dump_json(indent=2) + "\n")
@@ -80,23 +91,34 @@ def _attempt(job: Job) -> int:
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(job.execution.threads), "TOKENIZERS_PARALLELISM": "false"}
     log.info("attempt %d of %s, log %s", number, job.run, log_path)
+    micro_batch, limit = job.micro_batch, job.execution.stall_limit
     with open(log_path, "wb") as log_file:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
-        code = _watch(process, log_file)
+        hanging = _watch(process, log_file, Watchdog(job.heartbeats, limit, job.execution.processes))
+    code = process.wait()
     if code == 0:
         return 0
-    if job.stopped.exists():
+    if hanging:
+        raise TrainingError(
+            f"no sign of life for {limit:g} seconds, all ranks were ended: {'; '.join(hanging)}. Its log: "
+            f"{log_path}. The same command resumes from the last checkpoint. (execution.*.stall_limit sets how long to wait.)"
+        )
+    if job.stopped.exists() or job.micro_batch < micro_batch:
         return RESUME_EXIT_CODE
     raise TrainingError(
         f"training failed (exit code {code}); its log: {log_path}. The same command resumes from the last checkpoint."
     )
 
 
-def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO) -> int:
-    """Copy the output to the log and to stderr; have the ranks save and stop on a signal, or when the driver is gone."""
+def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watchdog) -> list[str]:
+    """Copy the output to the log and to stderr; have the ranks save and stop on a signal, or when the driver is gone.
+
+    Returns:
+        The ranks for whose silence all of them were ended.
+    """
     driver = Driver.from_environment()
     asked_at: float | None = None
     workers: dict[int, psutil.Process] = {}
@@ -118,8 +140,12 @@ def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO) -> int:
                 workers |= {worker.pid: worker for worker in _children(process.pid)}
                 if not _copy(process.stdout, log_file):
                     if code is not None:
-                        return code
+                        return []
                     time.sleep(0.1)
+                if hanging := watchdog.hanging():
+                    log.error("no sign of life from %s: ending all ranks", "; ".join(hanging))
+                    _end(process, workers)
+                    return hanging
                 if driver is not None and not driver.is_alive():
                     ask_to_stop("the driver is gone")
                 if asked_at is not None and time.monotonic() - asked_at > GRACE:

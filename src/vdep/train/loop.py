@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import signal
 import time
@@ -23,13 +22,14 @@ from ..data.images import ImageTransform, load_processor
 from ..data.loader import Counts, MicroBatches, count, micro_batches
 from ..data.plan import GlobalBatch
 from ..data.prepared import PreparedData
-from ..errors import TrainingError
 from ..files import exclusive_lock, write_json
 from ..model.task import Report, Scales
 from .build import build_plan, build_task
 from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
-from .final import write_final
+from .final import rehearse_final, write_final
+from .health import Health, is_out_of_memory, note_smaller_micro_batch
+from .heartbeat import Heartbeat
 from .job import RESUME_EXIT_CODE, Job
 from .logs import TrainingLogs
 from .probe import gradient_ratio
@@ -55,22 +55,34 @@ def train(job: Job) -> int:
     with lock, asked_to_stop() as stop:
         data = PreparedData(job.data, verify=is_writer)
         execution = job.execution
-        engine = Engine(
-            build_task(job), job.recipe.settings, execution.engine, job.deepspeed, execution.micro_batch, job.device == "cpu"
-        )
+        micro_batch = job.micro_batch
+        engine = Engine(build_task(job), job.recipe.settings, execution.engine, job.deepspeed, micro_batch, job.device == "cpu")
+        heart = Heartbeat(job.heartbeats, engine.rank)
         try:
-            return _train(job, data, engine, stop)
+            return _train(job, data, engine, micro_batch, stop, heart)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("out of memory; next time with a micro-batch of %d: %s", note_smaller_micro_batch(job), error)
+            # the other ranks wait for this one in a collective: the launcher starts them all anew
+            return RESUME_EXIT_CODE
         finally:
+            heart.close()
             engine.close()
 
 
-def _train(job: Job, data: PreparedData, engine: Engine, stop: list[bool]) -> int:
+def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop: list[bool], heart: Heartbeat) -> int:
     settings, vdep, execution = job.recipe.settings, job.recipe.vdep, job.execution
     plan = build_plan(job, data)
+    heart.beat("reading the last checkpoint")
     first_step = resume(job, engine)
+    if first_step == 0:
+        heart.beat("rehearsing the last save")
+        rehearse_final(job, engine)
     transform = ImageTransform(load_processor(job.tower), settings.image)
-    source = MicroBatches(data, plan, transform, engine.rank, engine.ranks, execution.micro_batch)
+    source = MicroBatches(data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing)
     stream = micro_batches(source, first_step, execution.workers, pin=job.device == "cuda")
+    health = Health(job, data)
     logs = TrainingLogs(job.run, first_step, plan.steps, execution.log_every) if engine.rank == 0 else None
     if logs:
         log.info("%s: %d samples, %d steps of %d", job.recipe.stage, plan.samples, plan.steps, plan.global_batch)
@@ -78,6 +90,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, stop: list[bool]) -> in
     engine.task.model.model.vision_tower.eval()
 
     for step in range(first_step, plan.steps):
+        heart.beat(f"step {step + 1}")
         batch = plan.batch(step)
         counts = count(batch, data, vdep.position if vdep else "same")
         scales = loss_scales(counts, vdep.alpha if vdep else 0.0, engine.ranks)
@@ -101,7 +114,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, stop: list[bool]) -> in
             engine, [r for r, (_, counts_here, _) in zip(reports, received, strict=True) if counts_here], stop[0]
         )
         row = step_row(step, batch, counts, totals, norm, learning_rate(step, plan.steps, settings))
-        refuse_infinite(row, batch, data, job)
+        health.check(row, batch)
         if logs:
             tokens = int(data.lengths[batch.samples].sum())
             logs.add(row, len(batch), tokens, waited, ratio)
@@ -110,6 +123,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, stop: list[bool]) -> in
         if ((step + 1) % execution.save_every == 0 or stops) and not is_last:
             if logs:
                 logs.sync()
+            heart.beat(f"saving step {step + 1}")
             save_checkpoint(job.checkpoints, engine, step + 1, job.identity, execution.keep)
         if stops and not is_last:
             if logs:
@@ -119,6 +133,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, stop: list[bool]) -> in
 
     if logs:
         logs.close()
+    heart.beat("writing the weights")
     write_final(job, engine, plan.steps)
     return 0
 
@@ -204,19 +219,3 @@ def step_row(
         for name in ("norm", "variance", "cosine"):
             row[f"projector_{name}"] = totals[f"projector_{name}_sum"] / counts.images
     return row
-
-
-def refuse_infinite(row: dict[str, Any], batch: GlobalBatch, data: PreparedData, job: Job) -> None:
-    """Stop before a loss that is not finite gets into a checkpoint.
-
-    Raises:
-        TrainingError: naming the step and its samples.
-    """
-    if all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
-        return
-    names = ", ".join(data[int(i)].id for i in batch.samples[:8])
-    raise TrainingError(
-        f"step {row['step'] + 1}: the loss or its gradient is not finite (text {row['text_loss']}, image {row['image_loss']}, "
-        f"gradient {row['gradient_norm']}). Samples of this step: {names}, ... "
-        f"The last checkpoint is kept in {job.checkpoints}."
-    )

@@ -1,0 +1,80 @@
+"""When to stop: a loss that is not finite, a gradient that jumps, memory that does not suffice."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import median
+from typing import Any
+
+import torch
+
+from ..data.plan import GlobalBatch
+from ..data.prepared import PreparedData
+from ..errors import TrainingError
+from ..files import write_json
+from .job import Job
+
+WINDOW = 50
+"""Steps before a step with whose gradients its own is compared."""
+FIRST = 20
+"""So many have to be there: a projector starts at random, and its first gradients are large."""
+
+
+class Health:
+    """Looks at every step before it can get into a checkpoint.
+
+    Args:
+        jump: how many times the median of the last steps a gradient's norm may be; 0: any.
+    """
+
+    def __init__(self, job: Job, data: PreparedData) -> None:
+        self.job = job
+        self.data = data
+        self.jump = job.execution.gradient_jump
+        self._norms: deque[float] = deque(maxlen=WINDOW)
+
+    def check(self, row: dict[str, Any], batch: GlobalBatch) -> None:
+        """``row`` is what ``losses.jsonl`` says of the step.
+
+        Raises:
+            TrainingError: naming the step and its samples.
+        """
+        if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+            self._stop(row, batch, "the loss or its gradient is not finite")
+        norm = row["gradient_norm"]
+        if self.jump and len(self._norms) >= FIRST and norm > self.jump * median(self._norms):
+            self._stop(row, batch, f"the gradient jumped to {norm / median(self._norms):.0f} times its median")
+        self._norms.append(norm)
+
+    def _stop(self, row: dict[str, Any], batch: GlobalBatch, what: str) -> None:
+        names = ", ".join(self.data[int(i)].id for i in batch.samples[:8])
+        raise TrainingError(
+            f"step {row['step'] + 1}: {what} (text {row['text_loss']}, image {row['image_loss']}, gradient "
+            f"{row['gradient_norm']}). Samples of this step: {names}, ... "
+            f"The last checkpoint is kept in {self.job.checkpoints}. "
+            "(execution.*.gradient_jump sets what counts as a jump; a lower learning rate or gradient_clipping may help.)"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a GPU's or the machine's memory did not suffice."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def note_smaller_micro_batch(job: Job) -> int:
+    """Halve the micro-batch for the next attempt; returns it. The mathematics stays: more accumulation, the same batches.
+
+    Raises:
+        TrainingError: where one sample at a time is too much.
+    """
+    now = job.micro_batch
+    if now == 1:
+        raise TrainingError(
+            f"out of memory with one sample at a time. Set execution.{job.recipe.stage}.activation_checkpointing, "
+            "another engine (zero2, zero3), or use a larger GPU."
+        )
+    write_json(job.smaller_micro_batch, {"configured": job.execution.micro_batch, "micro_batch": now // 2})
+    return now // 2

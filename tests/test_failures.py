@@ -1,0 +1,168 @@
+"""A training that fails stops well: all its ranks end soon, the reason is said, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import world
+from test_training import Runs, checkpoints, finish, log_of, start, torchrun_of
+
+from vdep.errors import TrainingError
+from vdep.train import heartbeat
+from vdep.train.health import FIRST, Health, is_out_of_memory
+from vdep.train.heartbeat import Heartbeat, Watchdog
+
+
+@pytest.fixture(scope="module")
+def runs(assets: Path, captions: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """VDEP's stage 1, 36 steps."""
+    study = world.make_study(vdep={"alpha": 0.5, "ratio": 0.5}, epochs=4)
+    return Runs(study, "pretrain", assets, captions, tmp_path_factory.mktemp("failures"))
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def patched(folder: Path, code: str) -> dict[str, str]:
+    """An environment in which every rank runs ``code`` before anything else."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(f"import os\nif 'RANK' in os.environ:\n{code}")
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{world.environment()['PYTHONPATH']}"}
+
+
+OUT_OF_MEMORY = """
+    import torch
+    import vdep.model.task as task
+    forward = task.AlignmentTask.forward
+    def full(self, batch, scales):
+        if len(batch.input_ids) > {rows} and os.environ['RANK'] == {rank!r}:
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+        return forward(self, batch, scales)
+    task.AlignmentTask.forward = full
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_one_rank_that_stops_ends_all_of_them(runs: Runs, how: signal.Signals) -> None:
+    name = how.name
+    process = start(runs.command(name, processes=2, micro_batch=8, stall_limit=8))
+    world.wait_for(lambda: any(c >= "step-00000004" for c in checkpoints(runs.folder(name))))
+    workers = torchrun_of(process.pid).children()
+    started = time.monotonic()
+    os.kill(workers[1].pid, how)
+    output, _ = process.communicate(timeout=100)
+    assert time.monotonic() - started < 60
+    assert process.returncode == 1
+    assert not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers)
+    assert "The same command resumes from the last checkpoint" in output
+    if how == signal.SIGSTOP:
+        assert "no sign of life for 8 seconds, all ranks were ended: rank-" in output
+    assert "resumed after step" in finish(runs.command(name))
+    assert [row["step"] for row in losses(runs.folder(name))] == list(range(36))
+
+
+@pytest.mark.slow
+def test_out_of_memory_on_one_rank_goes_on_with_smaller_micro_batches(runs: Runs, tmp_path: Path) -> None:
+    environment = patched(tmp_path / "patch", OUT_OF_MEMORY.format(rows=2, rank="1"))
+    process = start(runs.command("memory", processes=2, micro_batch=8), **environment)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    assert "going on with a micro-batch of 4" in output
+    assert "going on with a micro-batch of 2" in output
+    finish(runs.command("undisturbed"))
+    for a, b in zip(losses(runs.folder("memory")), losses(runs.folder("undisturbed")), strict=True):
+        assert a["samples"] == b["samples"]
+        assert a["text_loss"] == pytest.approx(b["text_loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_at_all_is_said(runs: Runs, tmp_path: Path) -> None:
+    environment = patched(tmp_path / "patch", OUT_OF_MEMORY.format(rows=0, rank="0"))
+    process = start(runs.command("too-large", micro_batch=1), **environment)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "out of memory with one sample at a time" in output
+    assert "execution.pretrain.activation_checkpointing" in output
+
+
+@pytest.mark.slow
+def test_weights_that_cannot_be_saved_fail_before_the_first_step(runs: Runs, tmp_path: Path) -> None:
+    code = "    import vdep.train.final as final\n    def full(*_): raise OSError('no space left on device')\n"
+    environment = patched(tmp_path / "patch", f"{code}    final.save_file = full\n")
+    process = start(runs.command("unsaved"), **environment)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "no space left on device" in output
+    assert "step 1/" not in log_of(runs.folder("unsaved"))
+
+
+def row(step: int, norm: float, loss: float = 1.0) -> dict[str, Any]:
+    return {"step": step, "gradient_norm": norm, "text_loss": loss, "image_loss": None}
+
+
+def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, captions: Path) -> None:
+    from vdep.data.plan import BatchPlan
+    from vdep.data.prepared import PreparedData
+
+    data = PreparedData(captions)
+    batch = BatchPlan(data.lengths, data.has_image, global_batch=4, epochs=1, seed=0).batch(0)
+
+    class Job:
+        execution = runs.study.execution.pretrain.model_copy(update={"gradient_jump": 10.0})
+        checkpoints = Path("checkpoints")
+
+    health = Health(Job(), data)  # type: ignore[arg-type]
+    health.check(row(0, 1000.0), batch)
+    for step in range(1, FIRST):
+        health.check(row(step, 1.0 + step % 2), batch)
+    health.check(row(FIRST, 9.0), batch)
+    with pytest.raises(TrainingError, match=rf"step {FIRST + 2}: the gradient jumped to .* {data[int(batch.samples[0])].id}"):
+        health.check(row(FIRST + 1, 60.0), batch)
+    with pytest.raises(TrainingError, match="not finite"):
+        Health(Job(), data).check(row(0, float("nan")), batch)  # type: ignore[arg-type]
+
+
+def test_memory_that_does_not_suffice_is_recognised() -> None:
+    import torch
+
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("something else"))
+    code = (
+        "import resource, torch; from vdep.train.health import is_out_of_memory\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))\n"
+        "try: torch.zeros(2**33)\n"
+        "except Exception as error: print(is_out_of_memory(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=world.environment(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.stdout.split()[-1:] == ["True"], done.stderr
+
+
+def test_the_watchdog_names_who_stopped_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "STARTING", 1.0)
+    watchdog = Watchdog(tmp_path, limit=0.2, ranks=3)
+    assert watchdog.hanging() == []
+    hearts = [Heartbeat(tmp_path, rank) for rank in (0, 1)]
+    for step in range(3):
+        hearts[0].beat(f"step {step}")
+    hearts[1].beat("step 0")
+    assert watchdog.hanging() == []
+    time.sleep(0.3)
+    assert watchdog.hanging() == ["rank-1 (last: step 0)", "rank-0 (last: step 2)"], "rank 2 still has time to start"
+    time.sleep(0.8)
+    assert watchdog.hanging() == ["rank-2 (last: starting)", "rank-1 (last: step 0)", "rank-0 (last: step 2)"]
+    hearts[0].beat("step 3")
+    assert [name.split()[0] for name in watchdog.hanging()] == ["rank-2", "rank-1"]
+    assert Watchdog(tmp_path, limit=0.0, ranks=1).hanging() == []
