@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vdep import files
 from vdep.errors import CheckpointError, RunLockedError
 from vdep.files import exclusive_lock, write_atomically
 from vdep.train import checkpoint
@@ -127,6 +130,93 @@ def test_the_manifest_holds_no_machine(tmp_path: Path) -> None:
     text = (save(tmp_path, 2) / "checkpoint.json").read_text()
     assert str(tmp_path) not in text
     assert set(json.loads(text)) == {"format", "step", "shards", *IDENTITY}
+
+
+WRITES = (
+    (os, "fsync"), (shutil, "rmtree"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (checkpoint, "save_file"),
+    (files, "open"),
+)  # fmt: skip
+"""Everything that a save does to the disk."""
+
+
+def crash_before(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch, half_written: bool = False) -> bool:
+    """Fork a process that saves step 4 and dies before its ``number``-th change of the disk; whether it got to the end."""
+    child = os.fork()
+    if not child:
+        done = 0
+
+        def dying(original: Any) -> Any:
+            def call(*arguments: Any, **keywords: Any) -> Any:
+                nonlocal done
+                if done == number:
+                    if half_written and original is real_save_file:
+                        original(*arguments, **keywords)
+                        os.truncate(arguments[1], 70)
+                    os._exit(9)
+                done += 1
+                return original(*arguments, **keywords)
+
+            return call
+
+        real_save_file = checkpoint.save_file
+        for owner, name in WRITES:
+            monkeypatch.setattr(owner, name, dying(getattr(owner, name, open)), raising=False)
+        save(folder, 4, keep=2)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, 9)
+    return status == 0
+
+
+@pytest.mark.parametrize("half_written", [False, True])
+def test_a_crash_before_any_change_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_written: bool) -> None:
+    """The newest whole checkpoint is found, never a mixed one, and the next save works as if nothing had been."""
+    found = []
+    for number in range(100):
+        folder = tmp_path / str(number)
+        save(folder, 1)
+        save(folder, 2)
+        finished = crash_before(number, folder, monkeypatch, half_written)
+        latest = newest_checkpoint(folder, IDENTITY)
+        assert latest is not None
+        path, manifest = latest
+        engine = OneRank()
+        checkpoint.load_checkpoint(path, manifest, engine)  # type: ignore[arg-type]
+        assert engine.loaded is not None
+        assert engine.loaded[1] == manifest["step"]
+        assert torch.equal(engine.loaded[0]["projector.weight"][0], OneRank(manifest["step"]).names["projector.weight"])
+        found.append(manifest["step"])
+        save(folder, 6, keep=2)
+        assert newest(folder) == 6
+        assert len(list(folder.iterdir())) == 2, "nothing is left lying about"
+        if finished:
+            break
+    assert finished
+    assert sorted(found) == found, "once the new one is there, it stays"
+    assert set(found) == {2, 4}
+    assert len(found) > 8
+
+
+@pytest.mark.parametrize("how", ["file too large", "no space left"])
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    save(tmp_path, 2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        if how == "file too large":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        else:
+            real = checkpoint.save_file
+            monkeypatch.setattr(checkpoint, "save_file", lambda tensors, path: real(tensors, "/dev/full"))
+        with pytest.raises(CheckpointError, match=r"step 4 cannot be written .* The last one is intact"):
+            save(tmp_path, 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert newest(tmp_path) == 2
+    monkeypatch.undo()
+    save(tmp_path, 4)
+    assert newest(tmp_path) == 4
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 8))

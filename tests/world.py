@@ -189,6 +189,21 @@ def prepare(study: Study, assets: Path, folder: Path, stage: str) -> Path:
     return target
 
 
+def untrained_projector(study: Study, assets: Path, folder: Path) -> None:
+    """What stage 1 would leave, untrained: for tests of SFT alone."""
+    from safetensors.torch import save_file
+
+    from vdep.model.llava import build_model, projector
+    from vdep.train.build import PROJECTOR_FILE
+
+    model = study.models["tiny"]
+    built = build_model(
+        assets / model.vision_tower.weights, assets / model.language_model, model.vision_tower, torch.float32, 3
+    )
+    folder.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in projector(built).state_dict().items()}, folder / PROJECTOR_FILE)
+
+
 def train_command(
     study: Study, assets: Path, prepared: Path, out: Path, stage: str, initial: Path | None = None, **execution: Any
 ) -> list[str]:

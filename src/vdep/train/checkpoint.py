@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -41,11 +41,26 @@ def shard_of(sizes: dict[str, int], shards: int) -> dict[str, int]:
 
 
 def save_checkpoint(folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int) -> Path:
-    """Write ``step-<step>`` after ``step`` optimizer steps, and remove all but the ``keep`` newest. All ranks together."""
+    """Write ``step-<step>`` after ``step`` optimizer steps, and remove all but the ``keep`` newest. All ranks together.
+
+    Raises:
+        CheckpointError: where it cannot be written; those before it are as they were.
+    """
+    try:
+        return _save(folder, engine, step, identity, keep)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {step} cannot be written to {folder}: {error}. The last one is intact: "
+            "make room, and the same command goes on from it."
+        ) from error
+
+
+def _save(folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int) -> Path:
     target = folder / f"step-{step:08d}"
     aside = folder / f".{target.name}.tmp"
     if engine.rank == 0:
-        shutil.rmtree(aside, ignore_errors=True)
+        for stale in folder.glob(".step-*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
         aside.mkdir(parents=True)
     engine.barrier()
     # under ZeRO-3 a parameter's own size is 0 while it is partitioned
