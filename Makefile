@@ -1,6 +1,7 @@
 # make demo        set-up, then the whole pipeline in miniature on a CPU, without downloads
 # make demo-all    the same with the ablation tables and the controls
 # make test        set-up, then all tests but the long ones (test-fast: 2 minutes; test-long: the rest)
+# make bench       what a CPU can measure of docs/benchmarks.md, a line for each claim at the end
 # make env         set-up alone          make lock   resolve the pinned requirements, record what was downloaded
 # make clean       remove the demo's results and everything that was made for it
 
@@ -13,7 +14,7 @@ DEMO := --configfile config/demo.yaml --cores $(CORES)
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.torch_extensions
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-all test test-fast test-long env lock clean
+.PHONY: demo demo-all test test-fast test-long bench env lock clean
 
 demo: env
 	$(BIN)/snakemake main $(DEMO)
@@ -31,6 +32,9 @@ test-fast: env
 
 test-long: env
 	$(BIN)/pytest -m "long and not gpu"
+
+bench: env
+	$(BIN)/python benchmarks/run.py
 
 env: .venv/ready
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 
 import yaml
+from common import Claim, report
 
 from vdep.workflow import warm
 
@@ -54,8 +54,7 @@ def main() -> None:
                 print(f"{benchmark:14} {name}  {took:5.1f} s", flush=True)
             same = len({Path(scratch, name, f"{benchmark}.json").read_bytes() for name in total}) == 1
             assert same, f"{benchmark}: warm and cold scores differ"
-    print(f"{platform.machine()}, {os.cpu_count()} cores: warm {total['warm']:.1f} s, cold {total['cold']:.1f} s, "
-          f"ratio {total['cold'] / total['warm']:.1f}")  # fmt: skip
+    report([Claim("six evaluations, cold over warm", total["cold"] / total["warm"], 2.0)], seconds=total)
 
 
 if __name__ == "__main__":

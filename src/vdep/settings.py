@@ -243,6 +243,8 @@ class StageExecution(Settings):
     """Seconds without a sign of life of a rank after which the launcher ends them all; 0: never."""
     gradient_jump: Annotated[float, Field(ge=0)] = 100.0
     """Training stops where the gradient's norm is as many times the median of the steps before; 0: never."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to as well; its package is not part of the pinned set."""
     runtime: str = "8h"
     memory: str = "64GB"
 

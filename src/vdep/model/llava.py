@@ -131,6 +131,19 @@ def image_features(model: LlavaForConditionalGeneration, pixel_values: Tensor) -
         return features[:, 1:] if model.config.vision_feature_select_strategy == "default" else features
 
 
+def drop_unused_layers(model: LlavaForConditionalGeneration) -> None:
+    """Take what lies behind the chosen layer out of the vision tower: the same features, and one layer less to compute.
+
+    For training only. What is exported is built anew, with a whole tower.
+    """
+    tower, layer = model.model.vision_tower, model.config.vision_feature_layer
+    used = layer if layer >= 0 else len(tower.encoder.layers) + 1 + layer
+    tower.encoder.layers = tower.encoder.layers[:used]
+    model.config.vision_feature_layer = used
+    if getattr(tower, "use_head", False):
+        tower.use_head = False
+
+
 def splice(text_embeddings: Tensor, image_mask: Tensor, image_embeddings: Tensor) -> Tensor:
     """Put image embeddings (images, image_tokens, dim) at the image positions of (batch, length, dim)."""
     values = image_embeddings.reshape(-1, image_embeddings.shape[-1]).to(text_embeddings.dtype)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from ..data.plan import BatchPlan, Hybrid
 from ..data.prepared import PreparedData
 from ..model import packed
-from ..model.llava import DTYPES, build_model, projector, set_dropout
+from ..model.llava import DTYPES, build_model, drop_unused_layers, projector, set_dropout
 from ..model.task import AlignmentTask
 from .job import Job
 
@@ -23,6 +23,7 @@ def build_task(job: Job) -> AlignmentTask:
     set_dropout(model, recipe.settings.dropout)
     if job.initial is not None:
         projector(model).load_state_dict(load_file(job.initial / PROJECTOR_FILE))
+    drop_unused_layers(model)
     model.requires_grad_(False)
     projector(model).requires_grad_(True)
     if recipe.stage == "finetune":

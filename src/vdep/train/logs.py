@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -53,39 +57,72 @@ class StepLog:
         self._file.close()
 
 
-class Throughput:
-    """Samples and tokens since the last look, the share of time spent waiting for data, and the time left."""
+@dataclass(frozen=True)
+class Work:
+    """What was done in one step, by all ranks; ``waited`` is how many seconds this one waited for its data."""
 
-    def __init__(self, first_step: int, steps: int) -> None:
+    samples: int
+    tokens: int
+    flops: float
+    waited: float
+
+
+class Throughput:
+    """Work per second since the last look, the share of time spent waiting for data, memory, and the time left.
+
+    Args:
+        peak: operations per second that all ranks' devices could do; None where that is not known.
+    """
+
+    def __init__(self, first_step: int, steps: int, peak: float | None = None) -> None:
         self.first_step = first_step
         self.steps = steps
+        self.peak = peak
         self.start = self.last = time.monotonic()
-        self.samples = self.tokens = 0
-        self.waited = 0.0
+        self.work: list[Work] = []
 
-    def add(self, samples: int, tokens: int, waited: float) -> None:
-        self.samples += samples
-        self.tokens += tokens
-        self.waited += waited
+    def add(self, work: Work) -> None:
+        self.work.append(work)
 
     def look(self, step: int) -> dict[str, float]:
         now = time.monotonic()
         elapsed = max(now - self.last, 1e-9)
         done = step + 1 - self.first_step
+        flops = sum(work.flops for work in self.work)
         values = {
-            "samples_per_second": round(self.samples / elapsed, 3),
-            "tokens_per_second": round(self.tokens / elapsed, 1),
-            "data_wait_share": round(self.waited / elapsed, 4),
+            "samples_per_second": round(sum(work.samples for work in self.work) / elapsed, 3),
+            "tokens_per_second": round(sum(work.tokens for work in self.work) / elapsed, 1),
+            "tflops_per_second": round(flops / elapsed / 1e12, 4),
+            "data_wait_share": round(sum(work.waited for work in self.work) / elapsed, 4),
+            "memory_gb": round(peak_memory() / 1e9, 3),
             "seconds_left": round((now - self.start) / done * (self.steps - step - 1), 1),
         }
-        self.last, self.samples, self.tokens, self.waited = now, 0, 0, 0.0
+        if self.peak:
+            values["mfu"] = round(flops / elapsed / self.peak, 4)
+        self.last, self.work = now, []
         return values
 
 
-class TrainingLogs:
-    """Rank 0's files and its line for people, every ``every`` steps."""
+def peak_memory() -> int:
+    """Bytes: the most that was allocated on the GPU, or the most that this process had resident."""
+    import torch
 
-    def __init__(self, run: Path, first_step: int, steps: int, every: int) -> None:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class TrainingLogs:
+    """Rank 0's files and its line for people, every ``every`` steps.
+
+    Args:
+        peak: see ``Throughput``.
+        project: of Weights & Biases, where it is switched on.
+    """
+
+    def __init__(
+        self, run: Path, first_step: int, steps: int, every: int, peak: float | None = None, project: str | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.every = every
@@ -93,13 +130,14 @@ class TrainingLogs:
         self.losses = StepLog(run / "losses.jsonl", first_step)
         self.metrics = StepLog(run / "metrics.jsonl", first_step)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
-        self.throughput = Throughput(first_step, steps)
+        self.throughput = Throughput(first_step, steps, peak)
+        self.wandb = start_wandb(run, project) if project else None
 
-    def add(self, row: dict[str, Any], samples: int, tokens: int, waited: float, gradient_ratio: float | None) -> None:
+    def add(self, row: dict[str, Any], work: Work, gradient_ratio: float | None) -> None:
         """One step. ``gradient_ratio`` is known at some steps only, which are always reported."""
         step = row["step"]
         self.losses.write(row)
-        self.throughput.add(samples, tokens, waited)
+        self.throughput.add(work)
         if step % self.every and step + 1 != self.steps and gradient_ratio is None:
             return
         row = row | self.throughput.look(step)
@@ -109,6 +147,8 @@ class TrainingLogs:
         for key, value in row.items():
             if isinstance(value, int | float) and key != "step":
                 self.board.add_scalar(key, value, step)
+        if self.wandb is not None:
+            self.wandb.log(row, step=step)
         log.info("%s", progress_line(row, self.steps))
 
     def sync(self) -> None:
@@ -120,6 +160,22 @@ class TrainingLogs:
         self.losses.close()
         self.metrics.close()
         self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def start_wandb(run: Path, project: str) -> Any:
+    """A run of Weights & Biases that goes on where an interrupted attempt left it.
+
+    Raises:
+        ConfigError: where the package is not installed: it is no part of the pinned set.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError("execution.*.wandb is set, but the package is missing: pip install wandb") from error
+    name = "/".join(run.parts[-4:-1])
+    return wandb.init(project=project, id=run.name, name=name, dir=str(run), resume="allow")
 
 
 def duration(seconds: float) -> str:
@@ -141,5 +197,8 @@ def progress_line(row: dict[str, Any], steps: int) -> str:
     if "projector_norm" in row:
         parts.append(f"|X| {row['projector_norm']:.2f} var {row['projector_variance']:.3g} cos {row['projector_cosine']:.2f}")
     parts += [f"lr {row['learning_rate']:.2e}", f"{row['samples_per_second']:.1f} samples/s"]
+    parts.append(f"{row['tokens_per_second']:.0f} tokens/s")
+    parts.append(f"MFU {100 * row['mfu']:.1f}%" if "mfu" in row else f"{row['tflops_per_second']:.3g} TFLOP/s")
+    parts.append(f"{row['memory_gb']:.2f} GB")
     parts += [f"data wait {100 * row['data_wait_share']:.0f}%", f"left {duration(row['seconds_left'])}"]
     return "  ".join(parts)

@@ -19,7 +19,7 @@ import torch
 
 from ..data.collate import Batch
 from ..data.images import ImageTransform, load_processor
-from ..data.loader import Counts, MicroBatches, count, micro_batches
+from ..data.loader import Counts, MicroBatches, count, micro_batches, trained_lengths
 from ..data.plan import GlobalBatch
 from ..data.prepared import PreparedData
 from ..files import exclusive_lock, write_json
@@ -28,10 +28,11 @@ from .build import build_plan, build_task
 from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
 from .final import rehearse_final, write_final
+from .flops import StepFlops, peak_flops
 from .health import Health, is_out_of_memory, note_smaller_micro_batch
 from .heartbeat import Heartbeat
 from .job import RESUME_EXIT_CODE, Job
-from .logs import TrainingLogs
+from .logs import TrainingLogs, Work
 from .probe import gradient_ratio
 from .schedule import learning_rate
 
@@ -83,7 +84,12 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     source = MicroBatches(data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing)
     stream = micro_batches(source, first_step, execution.workers, pin=job.device == "cuda")
     health = Health(job, data)
-    logs = TrainingLogs(job.run, first_step, plan.steps, execution.log_every) if engine.rank == 0 else None
+    flops, peak = StepFlops(engine.task.model), peak_flops(engine.device, settings.precision)
+    logs = (
+        TrainingLogs(job.run, first_step, plan.steps, execution.log_every, peak and peak * engine.ranks, execution.wandb)
+        if engine.rank == 0
+        else None
+    )
     if logs:
         log.info("%s: %d samples, %d steps of %d", job.recipe.stage, plan.samples, plan.steps, plan.global_batch)
     engine.task.train()
@@ -116,8 +122,9 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         row = step_row(step, batch, counts, totals, norm, learning_rate(step, plan.steps, settings))
         health.check(row, batch)
         if logs:
-            tokens = int(data.lengths[batch.samples].sum())
-            logs.add(row, len(batch), tokens, waited, ratio)
+            lengths = trained_lengths(batch, data)
+            work = Work(len(batch), int(lengths.sum()), flops(lengths, counts.images, counts.text_tokens), waited)
+            logs.add(row, work, ratio)
 
         stops, is_last = totals["stop"] > 0, step + 1 == plan.steps
         if ((step + 1) % execution.save_every == 0 or stops) and not is_last:

@@ -1,0 +1,253 @@
+"""What the benchmarks share: models of a given geometry with random weights, batches, alternating measurement, claims."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    PhiConfig,
+    PhiForCausalLM,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from vdep.data.collate import Batch, collate, with_mode
+from vdep.data.conversation import IGNORE_INDEX, IMAGE_INDEX, Mode
+from vdep.model import packed
+from vdep.model.llava import assemble, count_image_tokens, drop_unused_layers, projector
+from vdep.model.task import AlignmentTask
+from vdep.settings import VdepSettings, VisionTower
+
+PROMPT = 4
+"""Text tokens before the image, and after it until the answer."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of a model. ``family`` is ``llava`` (CLIP, Llama) or ``tinyllava`` (SigLIP, Phi)."""
+
+    family: str
+    vision_layers: int
+    vision_width: int
+    image_size: int
+    patch: int
+    layers: int
+    width: int
+    intermediate: int
+    heads: int
+    vocabulary: int
+
+    def with_vocabulary(self, vocabulary: int) -> Geometry:
+        return Geometry(**{**self.__dict__, "vocabulary": vocabulary})
+
+
+CPU = Geometry("llava", 6, 256, 336, 14, 8, 512, 1408, 8, 32000)
+"""What facts for a CPU are measured on: 576 image tokens, 25 M parameters in the language model's layers."""
+CPU_SHORT = Geometry("llava", 4, 128, 112, 14, 6, 384, 1024, 6, 8000)
+"""64 image tokens, so that the length of the text matters."""
+GEOMETRIES = {
+    "7b": Geometry("llava", 24, 1024, 336, 14, 32, 4096, 11008, 32, 32000),
+    "3b": Geometry("tinyllava", 27, 1152, 384, 14, 32, 2560, 10240, 32, 51200),
+    "cpu": CPU,
+    "short": CPU_SHORT,
+    "tiny": Geometry("llava", 2, 32, 56, 14, 2, 64, 128, 4, 512),
+}
+
+
+def build(geometry: Geometry, device: torch.device, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """A model with random weights, made where it is used: nothing is downloaded, nothing touches the disk."""
+    g = geometry
+    torch.manual_seed(0)
+    vision: dict[str, Any] = {
+        "hidden_size": g.vision_width, "intermediate_size": 4 * g.vision_width, "num_hidden_layers": g.vision_layers,
+        "num_attention_heads": max(1, g.vision_width // 64), "image_size": g.image_size, "patch_size": g.patch,
+    }  # fmt: skip
+    text: dict[str, Any] = {
+        "vocab_size": g.vocabulary, "hidden_size": g.width, "intermediate_size": g.intermediate,
+        "num_hidden_layers": g.layers, "num_attention_heads": g.heads, "max_position_embeddings": 2048,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None,
+    }  # fmt: skip
+    if g.family == "tinyllava":
+        vision |= {"intermediate_size": 4304 if g.vision_width == 1152 else 4 * g.vision_width, "num_attention_heads": 16}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            if g.family == "llava":
+                tower: Any = CLIPVisionModel(CLIPVisionConfig(**vision))
+                language: Any = LlamaForCausalLM(LlamaConfig(**text))
+            else:
+                tower = SiglipVisionModel(SiglipVisionConfig(**vision))
+                language = PhiForCausalLM(PhiConfig(**text, partial_rotary_factor=0.4))
+            select = "default" if g.family == "llava" else "full"
+            settings = VisionTower(
+                weights="random", image_tokens=count_image_tokens(tower.config, select), feature_select=select
+            )
+            model = assemble(tower, language, settings, projector_seed=0)
+    finally:
+        torch.set_default_dtype(before)
+    model.to(device)
+    model.requires_grad_(False)
+    projector(model).requires_grad_(True)
+    return model.train()
+
+
+def build_task(model: LlavaForConditionalGeneration, vdep: VdepSettings | None, packing: bool = False) -> AlignmentTask:
+    """The model as this repository trains it."""
+    drop_unused_layers(model)
+    model.model.language_model.set_attn_implementation(packed.NAME if packing else "sdpa")
+    return AlignmentTask(model, vdep)
+
+
+def samples(
+    texts: Sequence[int], vocabulary: int, has_image: Sequence[bool] | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(input_ids, labels) with an image after ``PROMPT`` tokens, and ``texts`` further tokens, all but ``PROMPT`` trained."""
+    rng = np.random.default_rng(0)
+    found = []
+    for length, image in zip(texts, has_image or [True] * len(texts), strict=True):
+        ids = rng.integers(3, vocabulary - 1, PROMPT + length).astype(np.int32)
+        labels = ids.copy()
+        labels[: 2 * PROMPT] = IGNORE_INDEX
+        if image:
+            ids, labels = np.insert(ids, PROMPT, IMAGE_INDEX), np.insert(labels, PROMPT, IGNORE_INDEX)
+        found.append((ids, labels))
+    return found
+
+
+def batch_of(
+    model: LlavaForConditionalGeneration,
+    chosen: Sequence[tuple[np.ndarray, np.ndarray]],
+    mode: Mode = Mode.LLAVA,
+    image_loss: bool = False,
+    packing: bool = False,
+) -> Batch:
+    """A micro-batch of random pictures on the model's device."""
+    chosen = [with_mode(*sample, mode) for sample in chosen]
+    images = sum(bool((ids < 0).any()) for ids, _ in chosen)
+    side = model.config.vision_config.image_size
+    pixels = np.random.default_rng(1).standard_normal((images, 3, side, side), np.float32) if images else None
+    batch = collate(chosen, [image_loss] * len(chosen), pixels, model.config.image_seq_length, packing)
+    return batch.to(model.device)
+
+
+def stock_inputs(model: LlavaForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
+    """A padded batch as the stock class takes it."""
+    assert batch.pixel_values is not None
+    model.config.image_token_id = model.config.text_config.vocab_size - 1
+    ids = batch.input_ids.masked_fill(batch.image_mask, model.config.image_token_id)
+    return {"input_ids": ids, "labels": batch.labels, "pixel_values": batch.pixel_values.to(model.dtype)}
+
+
+def optimizer_of(model: torch.nn.Module) -> torch.optim.Optimizer:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=1e-6, fused=trained[0].is_cuda)
+
+
+def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each side; they take turns, so that whatever else the machine does meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, side in sides.items():
+            _settle()
+            started = time.perf_counter()
+            side()
+            _settle()
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_memory(make: Callable[[], Callable[[], object]]) -> int:
+    """Bytes that one call adds to what was there before it: on a GPU as allocated, else in a process of its own."""
+    if torch.cuda.is_available():
+        work = make()
+        work()
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        work = make()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work()
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        os.write(writer, str((after - before) * 1024).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        return int(file.read())
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A ratio that was measured, and what it should be."""
+
+    name: str
+    ratio: float
+    target: float
+    at_least: bool = True
+
+    @property
+    def holds(self) -> bool:
+        return self.ratio >= self.target if self.at_least else self.ratio <= self.target
+
+    def line(self) -> str:
+        bound = ">=" if self.at_least else "<="
+        return f"claim: {self.name:<58} {self.ratio:6.2f}  {bound} {self.target:<5g} {'ok' if self.holds else 'short'}"
+
+
+def report(claims: Sequence[Claim], **figures: object) -> None:
+    """Print the figures behind the claims, the machine, and a line a claim."""
+    say(json.dumps({"machine": machine(), **figures}))
+    for claim in claims:
+        say(claim.line())
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def machine() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    with open("/proc/cpuinfo") as file:
+        names = {line.partition(":")[2].strip() for line in file if line.startswith("model name")}
+    return f"{', '.join(sorted(names)) or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def arguments(description: str | None) -> tuple[torch.device, torch.dtype, int]:
+    """--device and --repeats of every benchmark: (device, dtype, repeats)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parsed = parser.parse_args()
+    return torch.device(parsed.device), torch.bfloat16 if parsed.device == "cuda" else torch.float32, parsed.repeats

@@ -1,0 +1,63 @@
+"""The operations that MFU counts are those that torch counts, but for masked attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import world
+from test_gradients import Bench
+from torch.utils.flop_counter import FlopCounterMode
+
+from vdep.data.loader import MicroBatches, count, trained_lengths
+from vdep.data.plan import Hybrid
+from vdep.model.llava import drop_unused_layers
+from vdep.model.task import Scales
+from vdep.settings import VdepSettings
+from vdep.train.flops import StepFlops, peak_flops
+from vdep.train.logs import Throughput, Work, progress_line
+
+
+@pytest.mark.parametrize("family", world.FAMILIES)
+@pytest.mark.parametrize("whole_model", [False, True])
+@pytest.mark.parametrize("schedule", ["interleaved", "fused"])
+def test_a_step_is_counted_as_torch_counts_it(
+    family: str, whole_model: bool, schedule: str, assets: Path, prepared_root: Path
+) -> None:
+    bench = Bench(family, VdepSettings(alpha=0.5, schedule=schedule), assets, prepared_root)  # type: ignore[arg-type]
+    model = bench.task.model
+    drop_unused_layers(model)
+    model.set_attn_implementation("eager")  # torch's counter does not know the fused one of a CPU
+    model.model.language_model.requires_grad_(whole_model)
+    model.lm_head.requires_grad_(whole_model)
+    model.model.language_model.embed_tokens.requires_grad_(False)
+    batch = bench.plan(Hybrid(1.0, schedule)).batch(0)  # type: ignore[arg-type]
+    lengths, counts = trained_lengths(batch, bench.data), count(batch, bench.data, "same")
+    # a micro-batch for each length: without padding
+    with FlopCounterMode(display=False) as counter:
+        for number in range(len(batch)):
+            _, _, micro = MicroBatches(bench.data, bench.plan(Hybrid(1.0, schedule)), bench.transform, 0, 1, 1)[0, number]  # type: ignore[arg-type]
+            assert micro is not None
+            loss, _ = bench.task(micro, Scales(1.0, 1.0))
+            loss.backward()
+    flops = StepFlops(model)
+    # torch counts what is masked too: twice as much
+    masked = flops.per_token_pair * float((lengths.astype(float) ** 2).sum())
+    ours = flops(lengths, counts.images, counts.text_tokens)
+    assert counter.get_total_flops() == pytest.approx(ours + masked, rel=0.001)
+
+
+def test_a_device_that_is_not_known_has_no_peak() -> None:
+    assert peak_flops(torch.device("cpu"), "bf16") is None
+
+
+def test_a_line_tells_what_a_person_wants_to_know() -> None:
+    throughput = Throughput(0, 100, peak=1e12)
+    throughput.start = throughput.last = throughput.last - 2.0
+    throughput.add(Work(samples=32, tokens=4000, flops=1e12, waited=0.5))
+    row = {"step": 0, "text_loss": 2.5, "image_loss": 0.1, "gradient_norm": 3.0, "learning_rate": 1e-3, **throughput.look(0)}
+    line = progress_line(row, 100)
+    assert row["mfu"] == pytest.approx(0.5, rel=0.05)
+    told = ("step 1/100", "text 2.5000", "image 0.1", "samples/s", "tokens/s", "MFU ", "GB", "data wait 25%", "left 3:")
+    assert [part for part in told if part not in line] == []
