@@ -1,7 +1,7 @@
 # make demo        set-up, then the whole pipeline in miniature on a CPU, without downloads
 # make demo-all    the same with the ablation tables and the controls
 # make test        set-up, then all tests but the long ones (test-fast: 2 minutes; test-long: the rest)
-# make bench       what a CPU can measure of docs/benchmarks.md, a line for each claim at the end
+# make bench       what a CPU can measure (benchmarks/README.md), a line for each claim at the end
 # make env         set-up alone          make lock   resolve the pinned requirements, record what was downloaded
 # make clean       remove the demo's results and everything that was made for it
 

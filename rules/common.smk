@@ -47,6 +47,7 @@ wildcard_constraints:
     benchmark=either_of(STUDY.benchmarks),
     table=either_of(STUDY.tables),
     figure=either_of(STUDY.figures),
+    losses=either_of(STUDY.loss_figures),
 
 
 # -- files
@@ -199,6 +200,15 @@ def figure_definition(wildcards):
     return canonical_json(STUDY.figures[wildcards.figure].model_dump(mode="json"))
 
 
+def loss_figure_runs(wildcards):
+    checkpoints = [name.split("/") for name in STUDY.loss_figures[wildcards.losses]]
+    return [done_file(model, variant, stage) for model, variant in checkpoints for stage in ("pretrain", "finetune")]
+
+
+def loss_figure_checkpoints(wildcards):
+    return canonical_json(STUDY.loss_figures[wildcards.losses])
+
+
 def attention_parameters(wildcards):
     figure = STUDY.figures[wildcards.figure]
     settings = STUDY.stage(wildcards.model, wildcards.variant, "finetune")
@@ -224,7 +234,9 @@ def table_files(name):
 
 def main_targets():
     tables = [file for name in STUDY.main_tables for file in table_files(name)]
-    figures = [f"{RESULTS}/figures/{name}.{ending}" for name in STUDY.figures for ending in ("png", "csv")]
+    figures = [
+        f"{RESULTS}/figures/{name}.{ending}" for name in (*STUDY.figures, *STUDY.loss_figures) for ending in ("png", "csv")
+    ]
     skills = [f"{RESULTS}/tables/skills.{ending}" for ending in ("csv", "md")] if STUDY.skills else []
     return tables + figures + skills
 

@@ -1,4 +1,4 @@
-# Figure 1: what the words of a question attend to, layer by layer, for two checkpoints.
+# Figure 1: what the words of a question attend to, layer by layer, for two checkpoints. And how the runs went.
 
 
 rule attention:
@@ -36,3 +36,20 @@ rule attention_figure:
         definition=figure_definition,
     script:
         "../workflow_scripts/attention_figure.py"
+
+
+rule loss_figure:
+    input:
+        loss_figure_runs,
+    output:
+        png=f"{RESULTS}/figures/{{losses}}.png",
+        csv=f"{RESULTS}/figures/{{losses}}.csv",
+    log:
+        f"{RESULTS}/logs/figures/{{losses}}.log",
+    localrule: True
+    conda:
+        "../envs/vdep.yaml"
+    params:
+        checkpoints=loss_figure_checkpoints,
+    script:
+        "../workflow_scripts/loss_figure.py"

@@ -46,9 +46,10 @@ def test_every_result_is_there(finished: Path) -> None:
         assert column.upper() in (results / "tables" / f"{table}.md").read_text().upper()
         provenance = (results / "tables" / f"{table}.provenance.json").read_text()
         assert f"/{column}.json" in provenance
-    with Image.open(results / "figures" / "attention.png") as figure:
-        assert min(figure.size) > 200
-        assert len(figure.convert("RGB").getcolors(1 << 24) or []) > 100, "not an empty page"
+    for name in ("attention", "losses"):
+        with Image.open(results / "figures" / f"{name}.png") as figure:
+            assert min(figure.size) > 200
+            assert len(figure.convert("RGB").getcolors(1 << 24) or []) > 100, "not an empty page"
     seen = read_json(results / "evaluations" / "demo-llava" / "vdep" / "gqa.json")
     assert seen["seen"]["n"] == seen["blind"]["n"] == 60
 

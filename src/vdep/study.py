@@ -54,6 +54,8 @@ class Study(Settings):
     tables: dict[Name, Table]
     main_tables: tuple[Name, ...]
     figures: dict[Name, AttentionFigure] = Field(default_factory=dict)
+    loss_figures: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+    """Checkpoints whose losses are drawn together."""
     skills: bool = False
     """Report by skill, for benchmarks that say which skill a question asks for (the demo's)."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -99,6 +101,11 @@ class Study(Settings):
             yield from missing(figure.asset, "asset", self.assets, f"figures.{key}.asset")
             for checkpoint in (figure.left, figure.right):
                 yield from self._missing_checkpoint(checkpoint, f"figures.{key}")
+        for key, drawn in self.loss_figures.items():
+            if key in self.figures:
+                yield f"loss_figures.{key}: there is another figure of that name"
+            for checkpoint in drawn:
+                yield from self._missing_checkpoint(checkpoint, f"loss_figures.{key}")
         for where, checkpoints in (("checkpoints", self.checkpoints), ("controls", self.controls)):
             for checkpoint in checkpoints:
                 yield from self._missing_checkpoint(checkpoint, where)

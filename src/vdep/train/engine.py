@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs
 from torch import Tensor
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..data.collate import Batch
 from ..errors import ConfigError
@@ -81,6 +82,9 @@ class Engine:
             fused=self.device.type == "cuda",
         )
         self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
+        if self.uses_deepspeed:
+            # as long as transformers knows of ZeRO-3, it builds every model partitioned; what is exported has to be whole
+            unset_hf_deepspeed_config()
 
     @staticmethod
     def _init_deepspeed(cpu: bool) -> None:
