@@ -29,7 +29,9 @@ FAMILIES = list(world.FAMILIES)
 class Bench:
     """One model with its prepared captions, and the gradient that any global batch has on its projector."""
 
-    def __init__(self, family: str, vdep: VdepSettings, assets: Path, prepared_root: Path) -> None:
+    def __init__(
+        self, family: str, vdep: VdepSettings, assets: Path, prepared_root: Path, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.study = world.make_study(family)
         tower = world.FAMILIES[family][0]
         self.data = PreparedData(world.prepare(self.study, assets, prepared_root, "pretrain"))
@@ -37,7 +39,7 @@ class Bench:
         set_dropout(model, 0.0)
         model.requires_grad_(False)
         projector(model).requires_grad_(True)
-        self.task = AlignmentTask(model, vdep)
+        self.task = AlignmentTask(model.to(dtype), vdep)
         self.vdep = vdep
         stage = self.study.stage("tiny", "run", "pretrain")
         self.transform = ImageTransform(load_processor(assets / tower), stage.image)
@@ -130,6 +132,17 @@ def test_ranks_and_accumulation_change_nothing(family: str, assets: Path, prepar
         whole = bench.gradient(batch)
         for ranks, micro in ((1, 4), (2, 4), (4, 1), (3, 5)):
             assert close(bench.gradient(batch, ranks, micro), whole) < 1e-5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_in_float64_the_same_holds_to_a_billionth(packed: bool, assets: Path, prepared_root: Path) -> None:
+    """With Phi: Llama's norm computes in float32 whatever it is given."""
+    bench = Bench("phi", VdepSettings(alpha=0.5, ratio=0.8), assets, prepared_root, torch.float64)
+    batch = bench.plan(Hybrid(0.8, "interleaved")).batch(0)
+    whole = bench.gradient(batch)
+    assert whole.dtype == torch.float64
+    for ranks, micro in ((1, 4), (2, 4), (4, 1), (3, 5)):
+        assert close(bench.gradient(batch, ranks, micro, packed=packed), whole) < 1e-10
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -42,17 +42,20 @@ def by_hand(h: np.ndarray, x: np.ndarray, mask: np.ndarray, loss: str, position:
 
 
 @pytest.mark.parametrize(("loss", "position", "reduction", "norm"), itertools.product(LOSSES, POSITIONS, REDUCTIONS, NORMS))
-def test_every_image_loss_and_target_option(loss: Any, position: Any, reduction: Any, norm: Any) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.05)])
+def test_every_image_loss_and_target_option(
+    loss: Any, position: Any, reduction: Any, norm: Any, dtype: torch.dtype, tolerance: float
+) -> None:
     rng = np.random.default_rng(3)
     h, x = rng.normal(size=(2, 2, 7, 5))
     mask = rng.random((2, 7)) < 0.6
     mask[0, 0] = True
     value = image_loss_sum(
-        torch.tensor(h), torch.tensor(x), torch.tensor(mask),
+        torch.tensor(h, dtype=dtype), torch.tensor(x, dtype=dtype), torch.tensor(mask),
         loss=loss, position=position, reduction=reduction, normalize=norm, inverse_floor=FLOOR,
     )  # fmt: skip
-    assert value.dtype == torch.float32
-    assert float(value) == pytest.approx(by_hand(h, x, mask, loss, position, reduction, norm), rel=2e-6)
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert float(value) == pytest.approx(by_hand(h, x, mask, loss, position, reduction, norm), rel=tolerance)
 
 
 @pytest.mark.parametrize("detach", [True, False])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,15 @@ import pytest
 import torch
 import world
 from test_training import Runs, checkpoints, finish, kill_trainer, start, weights
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vdep.data.images import ImageTransform, load_processor
+from vdep.data.loader import MicroBatches
+from vdep.data.prepared import PreparedData
+from vdep.model.task import Scales
+from vdep.train.build import build_plan, build_task
+from vdep.train.engine import Engine
+from vdep.train.job import Job
 
 
 def losses(run: Path) -> list[dict[str, Any]]:
@@ -64,3 +76,49 @@ def test_engines_train_the_same_model(assets: Path, conversations: Path, tmp_pat
         assert_same_training(runs.folder("ddp"), runs.folder(name), loss=1e-4, norm=1e-3)
         for key, value in weights(runs.folder(name)).items():
             assert torch.allclose(value, reference[key], atol=2e-4), (name, key)
+
+
+@pytest.mark.slow
+def test_two_real_ranks_have_the_single_processs_gradient_in_float64() -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = str(Path(__file__).with_name("two_ranks.py"))
+    done = subprocess.run([*command, script], env=world.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout.split("difference ")[1]) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "phi"])
+def test_bf16_is_really_used_in_the_matrix_products(family: str, assets: Path, prepared_root: Path, tmp_path: Path) -> None:
+    """Under DDP the trained weights are float32 and autocast computes in bf16; what is frozen is bf16."""
+    study = world.make_study(family, precision="bf16")
+    recipe = study.recipe("tiny", "run", "pretrain")
+    job = Job(
+        recipe=recipe, execution=study.execution.pretrain, device="cpu", tower=assets / recipe.vision_tower.weights,
+        language_model=assets / recipe.language_model, data=world.prepare(study, assets, prepared_root, "pretrain"),
+        initial=None, deepspeed=world.ROOT / "config" / "deepspeed", run=tmp_path, inputs={},
+    )  # fmt: skip
+    data = PreparedData(job.data)
+    engine = Engine(build_task(job), recipe.settings, "ddp", job.deepspeed, 4, cpu=True)
+    transform = ImageTransform(load_processor(job.tower), recipe.settings.image)
+    _, _, batch = MicroBatches(data, build_plan(job, data), transform, 0, 1, 4)[0, 0]
+    assert batch is not None
+    with MatrixProducts() as seen:
+        engine.micro_step(batch, Scales(1.0, 0.0), last=True)
+    assert sum(seen.dtypes.values()) > 20
+    assert seen.dtypes.pop(torch.float32) == 2, "positions times frequencies, of the rotary embedding"
+    assert set(seen.dtypes) == {torch.bfloat16}
+    assert all(p.grad.dtype == torch.float32 for p in engine.names.values() if p.grad is not None)
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Counts the dtypes of what matrix products are computed from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: Counter[torch.dtype] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(function) for name in ("mm", "convolution", "scaled_dot_product")):
+            self.dtypes.update(x.dtype for x in args if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim > 1)
+        return function(*args, **(kwargs or {}))

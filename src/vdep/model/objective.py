@@ -23,6 +23,11 @@ from torch import Tensor
 IGNORE_INDEX = -100
 
 
+def _precise(values: Tensor) -> Tensor:
+    """Losses are computed in float32, or in float64 where the model is."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def text_loss_sum(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tensor:
     """Sum of the cross-entropy over supervised tokens; the head is computed at those positions only.
 
@@ -33,12 +38,12 @@ def text_loss_sum(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tens
         head: maps (tokens, dim) to logits (tokens, vocabulary).
 
     Returns:
-        A float32 scalar; 0 with a gradient of 0 where nothing is supervised.
+        A scalar in float32 (float64 for such a model); 0 with a gradient of 0 where nothing is supervised.
     """
     targets = labels[:, 1:]
     supervised = targets != IGNORE_INDEX
     states = hidden[:, :-1][supervised]
-    return F.cross_entropy(head(states).float(), targets[supervised], reduction="sum")
+    return F.cross_entropy(_precise(head(states)), targets[supervised], reduction="sum")
 
 
 def image_loss_sum(
@@ -63,12 +68,12 @@ def image_loss_sum(
         inverse_floor: added to d in ``inverse_l2`` = 1/(d + floor), so that a perfect copy stays finite.
 
     Returns:
-        A float32 scalar.
+        A scalar in float32 (float64 for such a model).
     """
     if position == "next":
         hidden, embeddings, supervised = hidden[:, :-1], embeddings[:, 1:], supervised[:, 1:]
-    states = hidden[supervised].float()
-    targets = embeddings[supervised].float()
+    states = _precise(hidden[supervised])
+    targets = _precise(embeddings[supervised])
     if detach_target:
         targets = targets.detach()
     if normalize == "layer_norm":

@@ -1,0 +1,51 @@
+"""One of two real ranks under DDP, in float64: ``torchrun --nproc-per-node 2 tests/two_ranks.py``. Rank 0 prints how far the
+gradient of a global batch is from that of a single process."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import world
+from test_gradients import Bench, close
+from torch.nn.parallel import DistributedDataParallel
+
+from vdep.data.loader import MicroBatches, count
+from vdep.data.plan import Hybrid
+from vdep.model.llava import projector
+from vdep.settings import VdepSettings
+from vdep.train.loop import loss_scales
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        assets = Path(scratch, "assets")
+        assets.mkdir()
+        # before there is a process group: with one, transformers saves on the first rank only
+        world.make_assets(assets)
+        dist.init_process_group("gloo")
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        bench = Bench("phi", VdepSettings(alpha=0.5, ratio=0.8), assets, Path(scratch, "prepared"), torch.float64)
+        plan = bench.plan(Hybrid(0.8, "interleaved"))
+        # the last step of an epoch: a partial batch, which leaves one rank with less than the other
+        step = plan.steps - 1
+        whole = bench.gradient(plan.batch(step)).clone()
+        bench.task.zero_grad()
+        spread = DistributedDataParallel(bench.task)
+        scales = loss_scales(count(plan.batch(step), bench.data, "same"), 0.5, ranks)
+        source = MicroBatches(bench.data, plan, bench.transform, rank, ranks, 100)
+        _, _, micro = source[step, 0]
+        assert micro is not None
+        spread(micro, scales)[0].backward()
+        gradient = torch.cat([p.grad.flatten() for p in projector(bench.task.model).parameters() if p.grad is not None])
+        if rank == 0:
+            sys.stdout.write(f"difference {close(gradient, whole)}\n")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
