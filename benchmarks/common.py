@@ -61,7 +61,7 @@ class Geometry:
 
 CPU = Geometry("llava", 6, 256, 336, 14, 8, 512, 1408, 8, 32000)
 """What facts for a CPU are measured on: 576 image tokens, 25 M parameters in the language model's layers."""
-CPU_SHORT = Geometry("llava", 4, 128, 112, 14, 6, 384, 1024, 6, 8000)
+CPU_SHORT = Geometry("llava", 2, 128, 112, 14, 4, 256, 768, 4, 8000)
 """64 image tokens, so that the length of the text matters."""
 GEOMETRIES = {
     "7b": Geometry("llava", 24, 1024, 336, 14, 32, 4096, 11008, 32, 32000),

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import yaml
-from common import Claim, report
+from common import Claim, report, say
 
 from vdep.workflow import warm
 
@@ -42,6 +42,9 @@ def seconds(benchmark: str, scores: Path, environment: dict[str, str]) -> float:
 
 
 def main() -> None:
+    if not CHECKPOINT.is_file():
+        say("make demo has not run here: nothing measured")
+        return
     cold = dict(os.environ)
     warm.start(ROOT / "resources/demo/cache/datasets")
     total = {"warm": 0.0, "cold": 0.0}

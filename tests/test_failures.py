@@ -18,7 +18,7 @@ from test_training import Runs, checkpoints, finish, log_of, start, torchrun_of
 
 from vdep.errors import TrainingError
 from vdep.train import heartbeat
-from vdep.train.health import FIRST, Health, is_out_of_memory
+from vdep.train.health import FIRST, Health, is_out_of_memory, note_smaller_micro_batch
 from vdep.train.heartbeat import Heartbeat, Watchdog
 
 
@@ -84,6 +84,16 @@ def test_out_of_memory_on_one_rank_goes_on_with_smaller_micro_batches(runs: Runs
     for a, b in zip(losses(runs.folder("memory")), losses(runs.folder("undisturbed")), strict=True):
         assert a["samples"] == b["samples"]
         assert a["text_loss"] == pytest.approx(b["text_loss"], rel=1e-4)
+
+
+def test_two_ranks_that_run_out_of_memory_halve_it_once(runs: Runs, tmp_path: Path) -> None:
+    class Noted:
+        execution = runs.study.execution.pretrain.model_copy(update={"micro_batch": 32})
+        smaller_micro_batch = tmp_path / "micro_batch.json"
+
+    for _ in range(2):
+        assert note_smaller_micro_batch(Noted(), 32) == 16  # type: ignore[arg-type]
+    assert json.loads(Noted.smaller_micro_batch.read_text()) == {"configured": 32, "micro_batch": 16}
 
 
 @pytest.mark.slow

@@ -64,17 +64,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def note_smaller_micro_batch(job: Job) -> int:
+def note_smaller_micro_batch(job: Job, micro_batch: int) -> int:
     """Halve the micro-batch for the next attempt; returns it. The mathematics stays: more accumulation, the same batches.
+
+    Args:
+        micro_batch: the one that was too large. Several ranks may say so of the same attempt.
 
     Raises:
         TrainingError: where one sample at a time is too much.
     """
-    now = job.micro_batch
-    if now == 1:
+    if micro_batch == 1:
         raise TrainingError(
             f"out of memory with one sample at a time. Set execution.{job.recipe.stage}.activation_checkpointing, "
             "another engine (zero2, zero3), or use a larger GPU."
         )
-    write_json(job.smaller_micro_batch, {"configured": job.execution.micro_batch, "micro_batch": now // 2})
-    return now // 2
+    write_json(job.smaller_micro_batch, {"configured": job.execution.micro_batch, "micro_batch": micro_batch // 2})
+    return micro_batch // 2

@@ -60,16 +60,18 @@ def train(job: Job) -> int:
         engine = Engine(build_task(job), job.recipe.settings, execution.engine, job.deepspeed, micro_batch, job.device == "cpu")
         heart = Heartbeat(job.heartbeats, engine.rank)
         try:
-            return _train(job, data, engine, micro_batch, stop, heart)
+            code = _train(job, data, engine, micro_batch, stop, heart)
         except Exception as error:
+            # the process group stays open: the other ranks are in a collective, and closing it would wait for them
             if not is_out_of_memory(error):
                 raise
-            log.warning("out of memory; next time with a micro-batch of %d: %s", note_smaller_micro_batch(job), error)
-            # the other ranks wait for this one in a collective: the launcher starts them all anew
+            smaller = note_smaller_micro_batch(job, micro_batch)
+            log.warning("out of memory; next time with a micro-batch of %d: %s", smaller, error)
             return RESUME_EXIT_CODE
         finally:
             heart.close()
-            engine.close()
+        engine.close()
+        return code
 
 
 def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop: list[bool], heart: Heartbeat) -> int:
