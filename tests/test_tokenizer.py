@@ -114,6 +114,14 @@ def test_a_question_that_is_only_an_image(folder: Path, slow: Any) -> None:
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids[after:]) == slow(" ASSISTANT: a cat</s>")
 
 
+def test_a_sentencepiece_model_alone(model: bytes, folder: Path, slow: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    alone = load_tokenizer(tmp_path)
+    for text in ("the cat</s>USER: what", " a dog", "\nis it"):
+        encoded = encode_segments([Segment(text)], alone)
+        assert alone.convert_ids_to_tokens(encoded.input_ids) == ["<s>", *slow(text)]
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         load_tokenizer(tmp_path / "nowhere")

@@ -14,12 +14,17 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ConfigError: where there is no such folder; nothing is looked up on a hub.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, LlamaTokenizer
 
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder with a tokenizer")
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    described = any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    if not described and (folder / "tokenizer.model").is_file():
+        # a SentencePiece model alone: Llama's, as the originals used it
+        tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=False, add_bos_token=True)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
