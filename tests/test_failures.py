@@ -18,7 +18,7 @@ from test_training import Runs, checkpoints, finish, log_of, start, torchrun_of
 
 from vdep.errors import TrainingError
 from vdep.train import heartbeat
-from vdep.train.health import FIRST, Health, is_out_of_memory, note_smaller_micro_batch
+from vdep.train.health import FIRST, Health, MicroBatchTooLargeError, is_out_of_memory, memory_for, note_smaller_micro_batch
 from vdep.train.heartbeat import Heartbeat, Watchdog
 
 
@@ -56,7 +56,7 @@ OUT_OF_MEMORY = """
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_one_rank_that_stops_ends_all_of_them(runs: Runs, how: signal.Signals) -> None:
     name = how.name
-    process = start(runs.command(name, processes=2, micro_batch=8, stall_limit=8))
+    process = start(runs.command(name, processes=2, micro_batch=8, stall_limit=5))
     world.wait_for(lambda: any(c >= "step-00000004" for c in checkpoints(runs.folder(name))))
     workers = torchrun_of(process.pid).children()
     started = time.monotonic()
@@ -67,7 +67,7 @@ def test_one_rank_that_stops_ends_all_of_them(runs: Runs, how: signal.Signals) -
     assert not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers)
     assert "The same command resumes from the last checkpoint" in output
     if how == signal.SIGSTOP:
-        assert "no sign of life for 8 seconds, all ranks were ended: rank-" in output
+        assert "no sign of life for 5 seconds, all ranks were ended: rank-" in output
     assert "resumed after step" in finish(runs.command(name))
     assert [row["step"] for row in losses(runs.folder(name))] == list(range(36))
 
@@ -98,11 +98,11 @@ def test_two_ranks_that_run_out_of_memory_halve_it_once(runs: Runs, tmp_path: Pa
 
 @pytest.mark.slow
 def test_what_does_not_fit_at_all_is_said(runs: Runs, tmp_path: Path) -> None:
-    environment = patched(tmp_path / "patch", OUT_OF_MEMORY.format(rows=0, rank="0"))
-    process = start(runs.command("too-large", micro_batch=1), **environment)
+    environment = patched(tmp_path / "patch", OUT_OF_MEMORY.format(rows=0, rank="1"))
+    process = start(runs.command("too-large", micro_batch=1, processes=2), **environment)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1
-    assert "out of memory with one sample at a time" in output
+    assert "error on rank 1: out of memory with one sample at a time" in output
     assert "execution.pretrain.activation_checkpointing" in output
 
 
@@ -121,7 +121,7 @@ def row(step: int, norm: float, loss: float = 1.0) -> dict[str, Any]:
     return {"step": step, "gradient_norm": norm, "text_loss": loss, "image_loss": None}
 
 
-def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, captions: Path) -> None:
+def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, captions: Path, tmp_path: Path) -> None:
     from vdep.data.plan import BatchPlan
     from vdep.data.prepared import PreparedData
 
@@ -131,6 +131,7 @@ def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, capti
     class Job:
         execution = runs.study.execution.pretrain.model_copy(update={"gradient_jump": 10.0})
         checkpoints = Path("checkpoints")
+        run = tmp_path
 
     health = Health(Job(), data)  # type: ignore[arg-type]
     health.check(row(0, 1000.0), batch)
@@ -139,6 +140,10 @@ def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, capti
     health.check(row(FIRST, 9.0), batch)
     with pytest.raises(TrainingError, match=rf"step {FIRST + 2}: the gradient jumped to .* {data[int(batch.samples[0])].id}"):
         health.check(row(FIRST + 1, 60.0), batch)
+    # an attempt that resumes knows what the gradients were before
+    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(row(step, 1.0)) + "\n" for step in range(FIRST + 5)))
+    with pytest.raises(TrainingError, match="jumped to 60 times"):
+        Health(Job(), data, FIRST).check(row(FIRST, 60.0), batch)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="not finite"):
         Health(Job(), data).check(row(0, float("nan")), batch)  # type: ignore[arg-type]
 
@@ -147,7 +152,12 @@ def test_memory_that_does_not_suffice_is_recognised() -> None:
     import torch
 
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert not is_out_of_memory(RuntimeError("something else"))
+    with pytest.raises(TrainingError, match="out of memory while building the model"), memory_for("building the model"):
+        raise MemoryError
+    with pytest.raises(MicroBatchTooLargeError), memory_for("training", micro_batch_helps=True):
+        raise MemoryError
     code = (
         "import resource, torch; from vdep.train.health import is_out_of_memory\n"
         "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))\n"
@@ -160,19 +170,41 @@ def test_memory_that_does_not_suffice_is_recognised() -> None:
     assert done.stdout.split()[-1:] == ["True"], done.stderr
 
 
+def look(watchdog: Watchdog, seconds: float) -> list[str]:
+    """What the watchdog says after it has looked often enough for so long."""
+    end = time.monotonic() + seconds
+    said = watchdog.hanging()
+    while time.monotonic() < end:
+        time.sleep(0.03)
+        said = watchdog.hanging() or said
+    return said
+
+
 def test_the_watchdog_names_who_stopped_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "STARTING", 1.0)
-    watchdog = Watchdog(tmp_path, limit=0.2, ranks=3)
-    assert watchdog.hanging() == []
-    hearts = [Heartbeat(tmp_path, rank) for rank in (0, 1)]
+    monkeypatch.setattr(heartbeat, "STARTING", 1.2)
+    monkeypatch.setattr(heartbeat, "SLOWER", 3)
+    monkeypatch.setattr(heartbeat, "EVERY", 0.05)
+    watchdog = Watchdog(tmp_path, limit=0.3, ranks=4)
+    hearts = [Heartbeat(tmp_path, rank) for rank in (0, 1, 2)]
     for step in range(3):
         hearts[0].beat(f"step {step}")
     hearts[1].beat("step 0")
-    assert watchdog.hanging() == []
-    time.sleep(0.3)
-    assert watchdog.hanging() == ["rank-1 (last: step 0)", "rank-0 (last: step 2)"], "rank 2 still has time to start"
-    time.sleep(0.8)
-    assert watchdog.hanging() == ["rank-2 (last: starting)", "rank-1 (last: step 0)", "rank-0 (last: step 2)"]
+    hearts[2].beat("saving step 2")
+    (tmp_path / "rank-9").write_text("1 left by another run")
+    assert look(watchdog, 0.15) == []
+    assert look(watchdog, 0.4) == ["rank-1 (last: step 0)", "rank-0 (last: step 2)"], "a save may take longer"
+    assert [name.split()[0] for name in look(watchdog, 0.6)] == ["rank-1", "rank-2", "rank-0"]
+    assert [name.split()[0] for name in look(watchdog, 0.6)] == ["rank-3", "rank-1", "rank-2", "rank-0"]
     hearts[0].beat("step 3")
-    assert [name.split()[0] for name in watchdog.hanging()] == ["rank-2", "rank-1"]
-    assert Watchdog(tmp_path, limit=0.0, ranks=1).hanging() == []
+    assert "rank-0" not in "".join(look(watchdog, 0.1)[-1:])
+
+
+def test_a_launcher_that_stood_still_suspects_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY", 0.02)
+    watchdog = Watchdog(tmp_path, limit=0.3, ranks=1)
+    Heartbeat(tmp_path, 0).beat("step 1")
+    assert look(watchdog, 0.1) == []
+    time.sleep(0.6)  # as under SIGSTOP, with the ranks stopped too
+    assert watchdog.hanging() == []
+    assert look(watchdog, 0.5) == ["rank-0 (last: step 1)"]
+    assert look(Watchdog(tmp_path, limit=0.0, ranks=1), 0.2) == []

@@ -19,7 +19,7 @@ from vdep.data.images import ImageTransform, load_processor
 from vdep.data.loader import MicroBatches, count
 from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid
 from vdep.data.prepared import PreparedData
-from vdep.model.llava import build_model, projector, set_dropout
+from vdep.model.llava import build_model, drop_unused_layers, image_features, projector, set_dropout
 from vdep.model.task import AlignmentTask, Scales
 from vdep.settings import VdepSettings
 
@@ -176,6 +176,56 @@ def test_a_batch_of_text_alone_trains_without_hanging_on_the_projector(assets: P
     gradient = gradient_of(bench, collate([(ids, labels)], [False], None, 9))
     assert gradient.numel() > 0, "the projector has a gradient, so that no other rank waits for it"
     assert not gradient.any()
+
+
+def test_a_sample_without_image_has_nothing_to_do_in_vdep_mode(assets: Path, prepared_root: Path) -> None:
+    bench = Bench("llama", VdepSettings(alpha=0.5), assets, prepared_root)
+    without = np.flatnonzero(~bench.data.has_image)
+    data = bench.data if len(without) else _without_image(bench.data, 3)
+    row = int(np.flatnonzero(~data.has_image)[0])
+    for packed in (False, True):
+        for samples in ([row], [row, 5]):
+            alone = GlobalBatch(np.array(samples), np.zeros(len(samples), bool), np.ones(len(samples), bool))
+            plan = bench.plan(None)
+            plan.batch = lambda step, batch=alone: batch  # type: ignore[method-assign, misc]
+            _, _, micro = MicroBatches(data, plan, bench.transform, 0, 1, 8, packed)[0, 0]
+            assert (micro is None) == (len(samples) == 1)
+            if micro is not None:
+                assert int(micro.image_mask.sum()) == data.image_tokens
+
+
+def _without_image(data: Any, row: int) -> Any:
+    """The same data, but for one sample that has lost its image."""
+    import copy
+    from dataclasses import replace as changed
+
+    class Changed(type(data)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            sample = super().__getitem__(index)
+            if index != row:
+                return sample
+            keep = sample.input_ids != IMAGE_INDEX
+            return changed(sample, input_ids=sample.input_ids[keep], labels=sample.labels[keep], location=None)
+
+    other = copy.copy(data)
+    other.__class__ = Changed
+    has_image = data.has_image.copy()
+    has_image[row] = False
+    other.__dict__["has_image"] = has_image
+    return other
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layer", [-1, -2, 1])
+def test_dropping_unused_layers_changes_no_feature(family: str, layer: int, assets: Path, prepared_root: Path) -> None:
+    bench = Bench(family, VdepSettings(), assets, prepared_root)
+    model = bench.task.model
+    model.config.vision_feature_layer = layer
+    pixels = torch.from_numpy(bench.transform([bench_image(bench, bench.data[0])]))
+    before, layers = image_features(model, pixels), len(model.model.vision_tower.encoder.layers)
+    drop_unused_layers(model)
+    assert torch.equal(image_features(model, pixels), before)
+    assert len(model.model.vision_tower.encoder.layers) == (layer if layer > 0 else layers + 1 + layer)
 
 
 def test_the_language_model_and_the_tower_stay_frozen(assets: Path, prepared_root: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from vdep.errors import ConfigError
 from vdep.train.logs import StepLog, TrainingLogs, Work
 
 
@@ -68,9 +67,3 @@ def test_weights_and_biases_gets_the_same_rows_and_goes_on_under_the_same_id(
     assert [step for step, _ in run.rows] == [w["step"] for w in written] == [0, 5, 10, 15, 19]
     assert run.rows[1][1]["text_loss"] == 2.0
     assert run.finished
-
-
-def test_without_its_package_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        TrainingLogs(tmp_path, 0, 20, every=5, project="mine")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdep.model.objective import image_loss_sum, supervised_image_positions, text_loss_sum
+from vdep.model.objective import image_loss_sum, text_loss_sum
 
 LOSSES, POSITIONS, REDUCTIONS, NORMS = (
     ("l2", "sigmoid_l2", "inverse_l2"),
@@ -124,9 +124,3 @@ def test_the_head_is_computed_at_supervised_positions_only() -> None:
     labels[0, 10:14] = 1
     text_loss_sum(torch.randn(3, 50, 6), labels, head)
     assert seen == [(4, 6)]
-
-
-def test_a_first_image_position_has_no_predecessor() -> None:
-    assert supervised_image_positions(1, 9, "next") == 9
-    assert supervised_image_positions(0, 9, "next") == 8
-    assert supervised_image_positions(0, 9, "same") == 9

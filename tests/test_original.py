@@ -43,6 +43,7 @@ def test_a_checkpoint_goes_there_and_comes_back(ours: dict[str, Path], assets: P
     assert config["architectures"] == ["LlavaLlamaForCausalLM"]
     assert (config["mm_projector_type"], config["image_aspect_ratio"]) == ("mlp2x_gelu", "pad")
     assert config["vocab_size"] == read_json(assets / "llama" / "config.json")["vocab_size"]
+    assert (config["rope_theta"], config["torch_dtype"]) == (10000.0, "float32"), "as its transformers calls them"
     names = set(read_weights(tmp_path / "original"))
     assert {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.mm_projector.2.bias"} <= names
     assert not any("vision_tower" in name or "language_model" in name for name in names)
@@ -119,13 +120,16 @@ def test_the_commands(ours: dict[str, Path], assets: Path, tmp_path: Path, capsy
 def test_what_is_not_the_originals_is_refused(ours: dict[str, Path], assets: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="around a phi model"):
         export_original(ours["phi"], assets / "phi", "siglip", tmp_path / "phi")
-    with pytest.raises(CheckpointError, match="no projector"):
+    with pytest.raises(CheckpointError, match="no whole projector"):
         import_original(assets / "llama" / "model.safetensors", assets / "clip", assets / "llama", "pad", tmp_path / "a")
     export_original(ours["llama"], assets / "llama", "clip", tmp_path / "original")
     config = read_json(tmp_path / "original" / "config.json")
     write_json(tmp_path / "original" / "config.json", config | {"num_hidden_layers": config["num_hidden_layers"] + 1})
     with pytest.raises(CheckpointError, match="does not hold the weights"):
         import_original(tmp_path / "original", assets / "clip", None, "pad", tmp_path / "b")
+    torch.save({"model.mm_projector.weight": torch.ones(2, 2)}, tmp_path / "linear.bin")
+    with pytest.raises(CheckpointError, match="another projector than mlp2x_gelu"):
+        projector_from_original(tmp_path / "linear.bin")
     (tmp_path / "mm_projector.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         projector_from_original(tmp_path / "mm_projector.bin")

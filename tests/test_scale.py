@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import world
+from accelerate.state import AcceleratorState
 from test_training import Runs, checkpoints, finish, kill_trainer, start, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -89,8 +90,13 @@ def test_two_real_ranks_have_the_single_processs_gradient_in_float64() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "phi"])
-def test_bf16_is_really_used_in_the_matrix_products(family: str, assets: Path, prepared_root: Path, tmp_path: Path) -> None:
+def test_bf16_is_really_used_in_the_matrix_products(
+    family: str, assets: Path, prepared_root: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Under DDP the trained weights are float32 and autocast computes in bf16; what is frozen is bf16."""
+    # accelerate keeps one precision for a whole process, which other tests have set
+    AcceleratorState._reset_state(reset_partial_state=True)
+    request.addfinalizer(lambda: AcceleratorState._reset_state(reset_partial_state=True))
     study = world.make_study(family, precision="bf16")
     recipe = study.recipe("tiny", "run", "pretrain")
     job = Job(

@@ -134,7 +134,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         elif shown.defect is not None:
             raise DataError(f"sample {shown.index} (id {shown.id}), {shown.defect['kind']}: {shown.defect['message']}")
         else:
-            print_table(shown, tokenizer, arguments.image_tokens, console)
+            print_table(shown, arguments.template, tokenizer, arguments.image_tokens, console)
     return 0
 
 

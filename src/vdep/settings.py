@@ -81,6 +81,7 @@ class VisionTower(Settings):
     weights: Name
     image_tokens: Annotated[int, Field(ge=1)]
     layer: int = -2
+    """Whose states are read; 0 would be the embeddings, before any layer."""
     feature_select: Literal["default", "full"] = "default"
 
 
@@ -240,7 +241,7 @@ class StageExecution(Settings):
     packing: bool = False
     """Whether the samples of a micro-batch follow each other in one row, without padding, instead of one row each."""
     stall_limit: Annotated[float, Field(ge=0)] = 1800.0
-    """Seconds without a sign of life of a rank after which the launcher ends them all; 0: never."""
+    """Seconds that a rank may take over a step (eight times that over a checkpoint) until the launcher ends all; 0: never."""
     gradient_jump: Annotated[float, Field(ge=0)] = 100.0
     """Training stops where the gradient's norm is as many times the median of the steps before; 0: never."""
     wandb: str | None = None

@@ -64,8 +64,8 @@ def inspect(
             yield Inspected(number, name, image, encoded)
 
 
-def print_table(shown: Inspected, tokenizer: Any, image_tokens: int, console: Console) -> None:
-    """A row for each token: text, id, label, and the mode in which it is trained."""
+def print_table(shown: Inspected, template: str, tokenizer: Any, image_tokens: int, console: Console) -> None:
+    """A row for each token: text, id, label, and the mode in which it is trained. Stage 1 alone (``plain``) has a VDEP mode."""
     encoded = shown.encoded
     assert encoded is not None
     title = f"sample {shown.index}, id {shown.id}" + (f", image {shown.image}" if shown.image else ", text only")
@@ -74,7 +74,11 @@ def print_table(shown: Inspected, tokenizer: Any, image_tokens: int, console: Co
         table.add_column(name, justify="left" if name in ("token", "mode") else "right")
     for position, (token, label) in enumerate(zip(encoded.input_ids.tolist(), encoded.labels.tolist(), strict=True)):
         if token == IMAGE_INDEX:
-            text, mode, style = f"{Mode.LLAVA.placeholder} x {image_tokens}", "VDEP", "bold magenta"
+            text, mode, style = (
+                f"{Mode.LLAVA.placeholder} x {image_tokens}",
+                "VDEP" if template == "plain" else "",
+                "bold magenta",
+            )
         else:
             text = readable(token, tokenizer)
             mode, style = ("LLaVA", "bold green") if label != IGNORE_INDEX else ("", "dim")
@@ -82,7 +86,7 @@ def print_table(shown: Inspected, tokenizer: Any, image_tokens: int, console: Co
     console.print(table)
     total = len(encoded.input_ids) + encoded.images * (image_tokens - 1)
     parts = [f"{total} tokens", f"{encoded.supervised} of text trained in LLaVA mode"]
-    if encoded.images:
+    if encoded.images and template == "plain":
         parts.append(f"{image_tokens * encoded.images} of the image trained in VDEP mode")
     if encoded.cut:
         parts.append(f"{encoded.cut} cut off at the end")

@@ -63,15 +63,20 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
         share = shares[number]
         return step, number == len(shares) - 1, self._build(share) if len(share) else None
 
-    def _build(self, share: GlobalBatch) -> Batch:
-        encoded, images = [], []
-        for index, text_loss in zip(share.samples, share.text_loss, strict=True):
+    def _build(self, share: GlobalBatch) -> Batch | None:
+        encoded, images, supervised = [], [], []
+        for index, text_loss, image_loss in zip(share.samples, share.text_loss, share.image_loss, strict=True):
             sample = self.data[int(index)]
+            if not text_loss and sample.location is None:
+                continue  # without an image there is nothing to train in VDEP mode
+            supervised.append(bool(image_loss))
             encoded.append(with_mode(sample.input_ids, sample.labels, Mode.LLAVA if text_loss else Mode.VDEP))
             if sample.location is not None:
                 images.append(self._read(sample))
+        if not encoded:
+            return None
         pixels = self.transform(images) if images else None
-        return collate(encoded, share.image_loss.tolist(), pixels, self.data.image_tokens, self.packed)
+        return collate(encoded, supervised, pixels, self.data.image_tokens, self.packed)
 
     def _read(self, sample: Sample) -> Image.Image:
         try:

@@ -87,8 +87,3 @@ def image_loss_sum(
         # read literally, 1/L2 rewards distance: it is built and reported as what it is
         distance = 1.0 / (distance + inverse_floor)
     return distance.sum()
-
-
-def supervised_image_positions(first_image_position: int, image_tokens: int, position: Literal["same", "next"]) -> int:
-    """How many positions of one sample's image are supervised: with ``next``, a very first position has no predecessor."""
-    return image_tokens - (position == "next" and first_image_position == 0)

@@ -1,8 +1,8 @@
 """Weights in the layout of the original LLaVA (haotian-liu/LLaVA 1.5), both ways.
 
 A full checkpoint there is a Llama with ``model.mm_projector.0`` and ``.2`` added, without the vision tower, which
-``mm_vision_tower`` in its configuration names; stage 1 leaves ``mm_projector.bin`` alone. So others' checkpoints can be
-evaluated here, and ours used there.
+``mm_vision_tower`` in its configuration names; stage 1 leaves ``mm_projector.bin`` alone. So others' checkpoints can be used
+here, and ours there.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def to_original_name(name: str) -> str:
 
 def from_original_name(name: str) -> str:
     """The reverse of ``to_original_name``."""
+    known = tuple(theirs for _, theirs in _PREFIXES[:2])
+    if name.startswith("model.mm_") and not name.startswith(known):
+        raise CheckpointError(f"{name!r} belongs to another projector than mlp2x_gelu (Linear, GELU, Linear)")
     for ours, theirs in sorted(_PREFIXES, key=lambda pair: -len(pair[1])):
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -70,12 +73,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
 
 
-def projector_from_original(path: Path) -> dict[str, Tensor]:
-    """``mm_projector.bin`` (or any file that holds one) -> ``linear_1.weight`` and so on."""
+def projector_from_original(path: Path, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """``mm_projector.bin`` (or any file that holds one) -> ``linear_1.weight`` and so on.
+
+    Args:
+        weights: what ``path`` holds, where it has been read already.
+    """
     marker = "mm_projector."
-    found = {from_original_name(f"model.{marker}{n.split(marker)[1]}"): t for n, t in read_weights(path).items() if marker in n}
-    if not found:
-        raise CheckpointError(f"{path} holds no projector (no name contains {marker!r})")
+    read = read_weights(path) if weights is None else weights
+    found = {from_original_name(f"model.{marker}{n.split(marker)[1]}"): t for n, t in read.items() if marker in n}
+    if len(found) != 4:
+        raise CheckpointError(f"{path} holds no whole projector of two layers (names that contain {marker!r}: {len(found)})")
     return {name.removeprefix("model.multi_modal_projector."): tensor for name, tensor in found.items()}
 
 
@@ -97,7 +105,9 @@ def import_original(source: Path, tower: Path, language_model: Path | None, imag
     """
     beside = (source if source.is_dir() else source.parent) / "config.json"
     config = read_json(beside) if beside.is_file() else {}
-    own_tower = {}
+    if config.get("mm_use_im_start_end"):
+        raise CheckpointError(f"{source} puts tokens around the image (mm_use_im_start_end), which is not supported")
+    own_tower, weights = {}, None
     if source.is_dir():
         weights = read_weights(source)
         language = _language_model(config, weights, source)
@@ -115,11 +125,17 @@ def import_original(source: Path, tower: Path, language_model: Path | None, imag
         feature_select=select,
     )
     model = assemble(vision_tower, language, settings, projector_seed=0)
-    projector(model).load_state_dict(projector_from_original(source))
+    projector(model).load_state_dict(projector_from_original(source, weights))
     if own_tower:
         # the name of the part within the tower has come and gone in transformers
         flat = {name.removeprefix("vision_model."): tensor for name, tensor in own_tower.items()}
-        vision_tower.load_state_dict({n: flat[n.removeprefix("vision_model.")] for n in vision_tower.state_dict()})
+        names = {name: name.removeprefix("vision_model.") for name in vision_tower.state_dict()}
+        lacking = [name for name in names.values() if name not in flat]
+        if lacking:
+            raise CheckpointError(
+                f"{source} holds a part of a vision tower: {lacking[0]} and {len(lacking) - 1} more are missing"
+            )
+        vision_tower.load_state_dict({name: flat[own] for name, own in names.items()})
     output.mkdir(parents=True, exist_ok=True)
     export_checkpoint(model, tower, language_model or source, image_path, output)
 
@@ -154,6 +170,9 @@ def export_original(checkpoint: Path, language_model: Path, tower_name: str, out
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava_llama",
         "vocab_size": rows,
+        # the original's transformers knows these by their older names
+        "rope_theta": text.rope_parameters["rope_theta"],
+        "torch_dtype": str(model.dtype).removeprefix("torch."),
         "mm_vision_tower": tower_name,
         "mm_hidden_size": model.config.vision_config.hidden_size,
         "mm_projector_type": "mlp2x_gelu",
@@ -173,7 +192,7 @@ def export_original(checkpoint: Path, language_model: Path, tower_name: str, out
 def _language_model(config: dict[str, Any], weights: dict[str, Tensor], source: Path) -> LlamaForCausalLM:
     if not str(config.get("architectures", [""])[0]).startswith("LlavaLlama"):
         raise CheckpointError(f"{source} is not a LLaVA around Llama: its architectures are {config.get('architectures')}")
-    own = {k: v for k, v in config.items() if not k.startswith(("mm_", "tune_mm_")) and k not in _FOREIGN}
+    own = {k: v for k, v in config.items() if "mm_" not in k and k not in _FOREIGN}
     own["architectures"] = ["LlamaForCausalLM"]
     state = {n: t for n, t in weights.items() if not n.startswith(("model.mm_projector.", _TOWER)) and not n.endswith(_BUFFERS)}
     model, found = LlamaForCausalLM.from_pretrained(

@@ -56,6 +56,8 @@ def packed_attention(
     """
     if sequence_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    # under autocast the rotary embedding leaves float32 queries and keys beside bf16 values
+    query, key = query.to(value.dtype), key.to(value.dtype)
     grouped = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
         assert cu_seq_lens_q is not None

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,27 @@ class Engine:
     Args:
         task: its trainable parameters are those with ``requires_grad``.
         engine: ``ddp``, or the name of a file in ``deepspeed_folder``.
+        timeout: how long a collective waits. Ranks wait while the first one writes the weights; who hangs finds the launcher.
     """
 
     def __init__(
-        self, task: AlignmentTask, settings: StageSettings, engine: str, deepspeed_folder: Path, micro_batch: int, cpu: bool
+        self,
+        task: AlignmentTask,
+        settings: StageSettings,
+        engine: str,
+        deepspeed_folder: Path,
+        micro_batch: int,
+        cpu: bool,
+        timeout: timedelta = timedelta(hours=1),
     ) -> None:
         self.settings = settings
         self.uses_deepspeed = engine != "ddp"
         plugin = None
         if self.uses_deepspeed:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(engine, deepspeed_folder, settings, micro_batch))
-            self._init_deepspeed(cpu)
+            self._init_deepspeed(cpu, timeout)
         # accelerate knows DeepSpeed only beside a GPU: with the CPU's process group made first, it goes on from there
-        PartialState(cpu=cpu)
+        PartialState(cpu=cpu, timeout=timeout)
         self.accelerator = Accelerator(
             cpu=cpu and not self.uses_deepspeed,
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
@@ -87,13 +96,13 @@ class Engine:
             unset_hf_deepspeed_config()
 
     @staticmethod
-    def _init_deepspeed(cpu: bool) -> None:
+    def _init_deepspeed(cpu: bool, timeout: timedelta) -> None:
         # before anything asks for the world size, or zero.Init sees one rank; and without looking for MPI
         import deepspeed
 
         if cpu:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", auto_mpi_discovery=False)
+        deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", auto_mpi_discovery=False, timeout=timeout)
 
     # -- a step
 

@@ -39,7 +39,13 @@ def rehearse_final(job: Job, engine: Engine) -> None:
 
 def _write_aside(job: Job, engine: Engine, steps: int) -> Path:
     aside = job.run / ".final.tmp"
-    state = {name.removeprefix("model."): engine.master(name).to("cpu") for name in engine.names}
+    # SFT is exported in the precision that it was computed in; full float32 weights on every rank would fill the machine
+    dtype = torch.float32 if job.recipe.stage == "pretrain" else DTYPES[job.recipe.settings.precision]
+    state = {}
+    for name in engine.names:
+        weight = engine.master(name)
+        if engine.rank == 0:
+            state[name.removeprefix("model.")] = weight.to("cpu", dtype)
     if engine.rank == 0:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)

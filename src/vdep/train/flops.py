@@ -13,8 +13,17 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Operations per second of dense bf16 matrix products (data sheets), by a part of the device's name."""
+PEAKS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "4090": 165e12,
+}
+"""Operations per second of dense bf16 matrix products (data sheets), by a part of the device's name; the longer names first."""
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
@@ -41,14 +50,14 @@ class StepFlops:
         # two products of (tokens, tokens, width), half of them masked; the backward pass is twice that
         self.per_token_pair = 3 * 2 * text.num_hidden_layers * width
         first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
-        self.per_image_token = 4 * first.weight.numel() + 6 * second.weight.numel()
+        self.per_image_token = 4 * _elements(first.weight) + 6 * _elements(second.weight)
         self.image_tokens = config.image_seq_length
         tower, layer = model.model.vision_tower, config.vision_feature_layer
         layers = layer if layer >= 0 else len(tower.encoder.layers) + 1 + layer
         patches = (vision.image_size // vision.patch_size) ** 2
         states = patches + vision.model_type.startswith("clip")
         each = states * _matrix_elements(tower.encoder.layers[0]) + 2 * states**2 * vision.hidden_size
-        self.per_image = 2 * (layers * each + patches * tower.embeddings.patch_embedding.weight.numel())
+        self.per_image = 2 * (layers * each + patches * _elements(tower.embeddings.patch_embedding.weight))
 
     def __call__(self, lengths: Sequence[int] | np.ndarray, images: int, supervised: int) -> float:
         """Operations for samples of these ``lengths``, with so many images and supervised text tokens among them."""
@@ -61,5 +70,10 @@ class StepFlops:
         )
 
 
+def _elements(parameter: torch.Tensor) -> int:
+    """Under ZeRO-3 a parameter's own size is 0 while it is partitioned."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
 def _matrix_elements(module: nn.Module) -> int:
-    return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if len(getattr(p, "ds_shape", p.shape)) == 2)
+    return sum(_elements(p) for p in module.parameters() if len(getattr(p, "ds_shape", p.shape)) == 2)

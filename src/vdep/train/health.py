@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,14 +29,14 @@ class Health:
     """Looks at every step before it can get into a checkpoint.
 
     Args:
-        jump: how many times the median of the last steps a gradient's norm may be; 0: any.
+        first_step: where this attempt begins; what the gradients were before is read from the log of the run.
     """
 
-    def __init__(self, job: Job, data: PreparedData) -> None:
+    def __init__(self, job: Job, data: PreparedData, first_step: int = 0) -> None:
         self.job = job
         self.data = data
         self.jump = job.execution.gradient_jump
-        self._norms: deque[float] = deque(maxlen=WINDOW)
+        self._norms: deque[float] = deque(_norms_before(job.run / "losses.jsonl", first_step), WINDOW)
 
     def check(self, row: dict[str, Any], batch: GlobalBatch) -> None:
         """``row`` is what ``losses.jsonl`` says of the step.
@@ -57,11 +61,43 @@ class Health:
         )
 
 
+def _norms_before(path: Path, step: int) -> Iterator[float]:
+    if step and path.is_file():
+        for line in path.read_text().splitlines()[:step]:
+            yield json.loads(line)["gradient_norm"]
+
+
+class MicroBatchTooLargeError(Exception):
+    """Memory did not suffice for a step: with fewer samples at a time it may."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a GPU's or the machine's memory did not suffice."""
+    said = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in said)
     )
+
+
+@contextmanager
+def memory_for(what: str, *, micro_batch_helps: bool = False) -> Iterator[None]:
+    """Turn "out of memory" within into what can be done about it.
+
+    Raises:
+        MicroBatchTooLargeError: where fewer samples at a time help.
+        TrainingError: naming ``what``, where they do not.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if micro_batch_helps:
+            raise MicroBatchTooLargeError(str(error)) from error
+        raise TrainingError(
+            f"out of memory while {what}: {error}. A smaller micro-batch would not help: use another engine "
+            "(zero2, zero3), fewer ranks a machine, or more memory."
+        ) from error
 
 
 def note_smaller_micro_batch(job: Job, micro_batch: int) -> int:

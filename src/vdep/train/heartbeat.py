@@ -12,6 +12,10 @@ from pathlib import Path
 PREFIX = "rank-"
 STARTING = 600.0
 """Seconds that a rank has at least until it is heard for the first time: it imports and loads the model."""
+SLOWER = 8
+"""How many times the limit whatever is no step may take: reading and writing checkpoints is as slow as the disk is."""
+EVERY = 1.0
+"""Seconds between two looks."""
 
 
 class Heartbeat:
@@ -38,12 +42,13 @@ class Watchdog:
     """Looks at the heartbeats in a folder. It compares what they say and not when, so that no clock matters but its own.
 
     Args:
-        limit: seconds without a new heartbeat after which a rank counts as hanging; 0: never.
+        limit: seconds within a step without a new heartbeat after which a rank counts as hanging; 0: never.
     """
 
     def __init__(self, folder: Path, limit: float, ranks: int) -> None:
         self.folder = folder
         self.limit = limit
+        self._looked = time.monotonic()
         self._seen = {f"{PREFIX}{rank}": ("0 starting", time.monotonic()) for rank in range(ranks)}
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{PREFIX}*"):
@@ -52,9 +57,16 @@ class Watchdog:
     def hanging(self) -> list[str]:
         """The ranks that hang, each with what it last said, those that stopped first in front."""
         now = time.monotonic()
+        if now - self._looked < min(EVERY, self.limit):
+            return []
+        if now - self._looked > 10 * EVERY:
+            # this process stood still itself, as a suspended job does: nobody could be heard meanwhile
+            pause = now - self._looked
+            self._seen = {name: (said, since + pause) for name, (said, since) in self._seen.items()}
+        self._looked = now
         for path in self.folder.glob(f"{PREFIX}*"):
             said = path.read_text().strip()
-            if said and self._seen[path.name][0] != said:
+            if said and path.name in self._seen and self._seen[path.name][0] != said:
                 self._seen[path.name] = (said, now)
         late = [(count(said), name, said) for name, (said, since) in self._seen.items() if now - since > self._patience(said)]
         return [f"{name} (last: {said.partition(' ')[2]})" for _, name, said in sorted(late)]
@@ -62,7 +74,9 @@ class Watchdog:
     def _patience(self, said: str) -> float:
         if not self.limit:
             return math.inf
-        return self.limit if count(said) else max(self.limit, STARTING)
+        if not count(said):
+            return max(SLOWER * self.limit, STARTING)
+        return self.limit if said.partition(" ")[2].startswith("step ") else SLOWER * self.limit
 
 
 def count(said: str) -> int:

@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import psutil
 
-from ..errors import CheckpointError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import exclusive_lock, folder_digest, read_json, write_atomically, write_json
 from ..workflow.driver import DRIVER_VARIABLE
 from .heartbeat import Watchdog
@@ -37,6 +38,8 @@ def launch(job: Job, done: Path) -> int:
     Raises:
         UserError: where the run is locked, its checkpoints are of another recipe, or a rank failed.
     """
+    if job.execution.wandb and find_spec("wandb") is None:
+        raise ConfigError(f"execution.{job.recipe.stage}.wandb is set, but its package is missing: pip install wandb")
     job.run.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(job.run / "launcher.lock", f"the run {job.run}", WAIT_FOR_LAUNCHER):
         if not finished(job):
@@ -97,27 +100,31 @@ def _attempt(job: Job) -> int:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
-        hanging = _watch(process, log_file, Watchdog(job.heartbeats, limit, job.execution.processes))
+        hanging, asked_to_stop = _watch(process, log_file, Watchdog(job.heartbeats, limit, job.execution.processes))
     code = process.wait()
     if code == 0:
         return 0
+    if job.stopped.exists():
+        return RESUME_EXIT_CODE
+    if job.micro_batch < micro_batch:
+        if asked_to_stop:
+            write_json(job.stopped, {"reason": "asked to stop"})
+        return RESUME_EXIT_CODE
     if hanging:
         raise TrainingError(
             f"no sign of life for {limit:g} seconds, all ranks were ended: {'; '.join(hanging)}. Its log: "
             f"{log_path}. The same command resumes from the last checkpoint. (execution.*.stall_limit sets how long to wait.)"
         )
-    if job.stopped.exists() or job.micro_batch < micro_batch:
-        return RESUME_EXIT_CODE
     raise TrainingError(
         f"training failed (exit code {code}); its log: {log_path}. The same command resumes from the last checkpoint."
     )
 
 
-def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watchdog) -> list[str]:
+def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watchdog) -> tuple[list[str], bool]:
     """Copy the output to the log and to stderr; have the ranks save and stop on a signal, or when the driver is gone.
 
     Returns:
-        The ranks for whose silence all of them were ended.
+        The ranks for whose silence all of them were ended, and whether they were asked to stop.
     """
     driver = Driver.from_environment()
     asked_at: float | None = None
@@ -140,12 +147,12 @@ def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watch
                 workers |= {worker.pid: worker for worker in _children(process.pid)}
                 if not _copy(process.stdout, log_file):
                     if code is not None:
-                        return []
+                        return [], asked_at is not None
                     time.sleep(0.1)
                 if hanging := watchdog.hanging():
                     log.error("no sign of life from %s: ending all ranks", "; ".join(hanging))
                     _end(process, workers)
-                    return hanging
+                    return hanging, asked_at is not None
                 if driver is not None and not driver.is_alive():
                     ask_to_stop("the driver is gone")
                 if asked_at is not None and time.monotonic() - asked_at > GRACE:

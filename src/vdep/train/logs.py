@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
-
 log = logging.getLogger(__name__)
 
 
@@ -165,15 +163,9 @@ class TrainingLogs:
 
 
 def start_wandb(run: Path, project: str) -> Any:
-    """A run of Weights & Biases that goes on where an interrupted attempt left it.
+    """A run of Weights & Biases that goes on where an interrupted attempt left it. The launcher has looked for its package."""
+    import wandb
 
-    Raises:
-        ConfigError: where the package is not installed: it is no part of the pinned set.
-    """
-    try:
-        import wandb
-    except ImportError as error:
-        raise ConfigError("execution.*.wandb is set, but the package is missing: pip install wandb") from error
     name = "/".join(run.parts[-4:-1])
     return wandb.init(project=project, id=run.name, name=name, dir=str(run), resume="allow")
 

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
 from .final import rehearse_final, write_final
 from .flops import StepFlops, peak_flops
-from .health import Health, is_out_of_memory, note_smaller_micro_batch
+from .health import Health, MicroBatchTooLargeError, memory_for, note_smaller_micro_batch
 from .heartbeat import Heartbeat
 from .job import RESUME_EXIT_CODE, Job
 from .logs import TrainingLogs, Work
@@ -57,14 +58,18 @@ def train(job: Job) -> int:
         data = PreparedData(job.data, verify=is_writer)
         execution = job.execution
         micro_batch = job.micro_batch
-        engine = Engine(build_task(job), job.recipe.settings, execution.engine, job.deepspeed, micro_batch, job.device == "cpu")
+        # the watchdog is to find who hangs, and not the collective of those that wait
+        timeout = timedelta(seconds=2 * execution.stall_limit) if execution.stall_limit else timedelta(days=7)
+        with memory_for("building the model"):
+            engine = Engine(
+                build_task(job), job.recipe.settings, execution.engine, job.deepspeed, micro_batch, job.device == "cpu",
+                max(timeout, timedelta(hours=1)),
+            )  # fmt: skip
         heart = Heartbeat(job.heartbeats, engine.rank)
         try:
             code = _train(job, data, engine, micro_batch, stop, heart)
-        except Exception as error:
+        except MicroBatchTooLargeError as error:
             # the process group stays open: the other ranks are in a collective, and closing it would wait for them
-            if not is_out_of_memory(error):
-                raise
             smaller = note_smaller_micro_batch(job, micro_batch)
             log.warning("out of memory; next time with a micro-batch of %d: %s", smaller, error)
             return RESUME_EXIT_CODE
@@ -79,13 +84,14 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     plan = build_plan(job, data)
     heart.beat("reading the last checkpoint")
     first_step = resume(job, engine)
-    if first_step == 0:
+    if first_step == 0 and micro_batch == execution.micro_batch:
         heart.beat("rehearsing the last save")
-        rehearse_final(job, engine)
+        with memory_for("writing the weights"):
+            rehearse_final(job, engine)
     transform = ImageTransform(load_processor(job.tower), settings.image)
     source = MicroBatches(data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing)
     stream = micro_batches(source, first_step, execution.workers, pin=job.device == "cuda")
-    health = Health(job, data)
+    health = Health(job, data, first_step)
     flops, peak = StepFlops(engine.task.model), peak_flops(engine.device, settings.precision)
     logs = (
         TrainingLogs(job.run, first_step, plan.steps, execution.log_every, peak and peak * engine.ranks, execution.wandb)
@@ -113,10 +119,12 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
 
         torch.manual_seed(step_seed(settings.seed, step, engine.rank))
         engine.set_learning_rate(learning_rate(step, plan.steps, settings))
-        reports = [
-            engine.micro_step(micro, scales if counts_here else Scales(0.0, 0.0), last) for micro, counts_here, last in received
-        ]
-        norm = engine.apply()
+        with memory_for("training", micro_batch_helps=True):
+            reports = [
+                engine.micro_step(micro, scales if counts_here else Scales(0.0, 0.0), last)
+                for micro, counts_here, last in received
+            ]
+            norm = engine.apply()
 
         totals = sum_reports(
             engine, [r for r, (_, counts_here, _) in zip(reports, received, strict=True) if counts_here], stop[0]
