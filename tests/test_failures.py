@@ -17,7 +17,7 @@ import world
 from test_training import Runs, checkpoints, finish, log_of, start, torchrun_of
 
 from vdep.errors import TrainingError
-from vdep.train import heartbeat
+from vdep.train import extension, heartbeat
 from vdep.train.health import FIRST, Health, MicroBatchTooLargeError, is_out_of_memory, memory_for, note_smaller_micro_batch
 from vdep.train.heartbeat import Heartbeat, Watchdog
 
@@ -146,6 +146,19 @@ def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, capti
         Health(Job(), data, FIRST).check(row(FIRST, 60.0), batch)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="not finite"):
         Health(Job(), data).check(row(0, float("nan")), batch)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_what_a_killed_rank_left_of_torchs_own_lock_stops_nobody() -> None:
+    """torch waits without end for a file that says that an extension is being loaded; SIGKILL leaves it behind."""
+    environment = world.environment()
+    lock = Path(environment["TORCH_EXTENSIONS_DIR"]) / extension.NAME / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    command = [sys.executable, "-m", "vdep.train.extension"]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert not lock.exists()
 
 
 def test_memory_that_does_not_suffice_is_recognised() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..data.collate import Batch
 from ..errors import ConfigError
 from ..model.task import AlignmentTask, Report, Scales
 from ..settings import StageSettings
+from . import extension
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -101,7 +101,7 @@ class Engine:
         import deepspeed
 
         if cpu:
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+            extension.load()
         deepspeed.init_distributed(dist_backend="gloo" if cpu else "nccl", auto_mpi_discovery=False, timeout=timeout)
 
     # -- a step
