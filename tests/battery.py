@@ -21,7 +21,7 @@ import torch
 
 from vdep.model import task  # noqa: F401
 from vdep.train import loop
-from vdep.train.heartbeat import PREFIX
+from vdep.train.heartbeat import PREFIX, count
 from vdep.train.job import Job
 
 
@@ -42,11 +42,19 @@ def attempt(job: Job, port: int) -> int:
         os._exit(code)
 
 
+def said(job: Job) -> str:
+    heartbeat = job.heartbeats / f"{PREFIX}0"
+    return heartbeat.read_text().strip() if heartbeat.is_file() else ""
+
+
+def beats(job: Job) -> int:
+    """How often the rank has been heard."""
+    return count(said(job))
+
+
 def doing(job: Job) -> str:
     """What the rank last said: "step 7", "saving step 8", or nothing yet."""
-    heartbeat = job.heartbeats / f"{PREFIX}0"
-    said = heartbeat.read_text() if heartbeat.is_file() else ""
-    return said.strip().partition(" ")[2] or "starting"
+    return said(job).partition(" ")[2] or "starting"
 
 
 def main() -> None:
@@ -74,9 +82,14 @@ def main() -> None:
         (job.heartbeats / f"{PREFIX}0").unlink(missing_ok=True)
         child = attempt(job, port)
         finished, status = 0, 0
-        # with no kills left a run is let go to its end
-        deadline = time.monotonic() + (draw.uniform(0.0, duration) if len(hit) < kills else 600)
-        while not finished and time.monotonic() < deadline:
+        # With no kills left a run is let go to its end. Every other time is counted from a random sign of life on:
+        # loading takes most of the time, and what is to be interrupted is training and saving.
+        after = draw.randrange(1, 40) if len(hit) % 2 else 0
+        delay = draw.uniform(0.0, 0.05 if after else duration) if len(hit) < kills else 600.0
+        deadline = None
+        while not finished and (deadline is None or time.monotonic() < deadline):
+            if deadline is None and beats(job) >= after:
+                deadline = time.monotonic() + delay
             finished, status = os.waitpid(child, os.WNOHANG)
             time.sleep(0.001)
         if not finished:

@@ -65,8 +65,8 @@ def test_stage_1_with_dropout(kills: int, assets: Path, prepared_root: Path, tmp
     hit = kill(job_of("phi", "pretrain", assets, prepared_root, tmp_path), kills, 1, tmp_path)
     if kills >= 50:
         phases = Counter(what.partition(" ")[0] for what in hit)
-        assert phases["saving"] >= 5, phases
-        assert phases["step"] >= 5, phases
+        assert phases["saving"] >= 3, phases
+        assert phases["step"] >= 3, phases
 
 
 @pytest.mark.parametrize("kills", KILLS)
