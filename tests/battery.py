@@ -7,6 +7,7 @@ folders of the runs, whose first one nothing disturbed.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -16,10 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-import deepspeed  # noqa: F401 - imported before the forks
 import torch
 
-from vdep.model import task  # noqa: F401
 from vdep.train import loop
 from vdep.train.heartbeat import PREFIX, count
 from vdep.train.job import Job
@@ -59,6 +58,7 @@ def doing(job: Job) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
+    importlib.import_module("deepspeed")  # training imports it when it needs it; here it is paid once, before the forks
     source, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     draw = random.Random(seed)
     template = Job.model_validate_json(source.read_text())

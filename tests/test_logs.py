@@ -54,7 +54,7 @@ def test_weights_and_biases_gets_the_same_rows_and_goes_on_under_the_same_id(
         asked.append(settings)
         return run
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     folder = tmp_path / "demo-llava" / "vdep" / "pretrain" / "0123abcd"
     logs = TrainingLogs(folder, 0, 20, every=5, project="mine")
     for step in range(20):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
@@ -70,6 +70,12 @@ def asset_identity(asset: Asset) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------- models, data, training
 
 
+def _a_layer(number: int) -> int:
+    if number == 0:
+        raise ValueError("0 is the embeddings, before any layer: count from 1, or backwards from -1")
+    return number
+
+
 class VisionTower(Settings):
     """``feature_select`` in the words of transformers: ``default`` drops the first token, ``full`` keeps all.
 
@@ -80,8 +86,7 @@ class VisionTower(Settings):
 
     weights: Name
     image_tokens: Annotated[int, Field(ge=1)]
-    layer: int = -2
-    """Whose states are read; 0 would be the embeddings, before any layer."""
+    layer: Annotated[int, AfterValidator(_a_layer)] = -2
     feature_select: Literal["default", "full"] = "default"
 
 
