@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..errors import DataError
 from .conversation import IGNORE_INDEX, IMAGE_INDEX, TEMPLATES, ConversationDefect, Encoded, Mode, encode_conversation
+from .prepare import read_conversations
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,7 @@ def inspect(
     Raises:
         DataError: where the file holds no list of samples, or none at ``index``.
     """
-    try:
-        samples = json.loads(data.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{data} cannot be read as JSON: {error}") from error
-    if not isinstance(samples, list):
-        raise DataError(f"{data} does not hold a list of conversations")
+    samples = read_conversations(data)
     if index is not None and not 0 <= index < len(samples):
         raise DataError(f"{data} has no sample {index}: it holds {len(samples)}, counted from 0")
     for number in range(len(samples)) if index is None else [index]:

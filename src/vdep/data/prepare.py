@@ -146,6 +146,21 @@ def _check_chunk(checker: Checker, items: list[tuple[int, Any]]) -> list[dict[st
     return [checker(item) for item in items]
 
 
+def read_conversations(path: Path) -> list[Any]:
+    """The samples of a file of LLaVA's JSON, unchecked.
+
+    Raises:
+        DataError: where it cannot be read, or holds no list of samples.
+    """
+    try:
+        samples = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(samples, list) or not samples:
+        raise DataError(f"{path} does not hold a list of conversations")
+    return samples
+
+
 def prepare(
     recipe: PreparationRecipe,
     conversations: Path,
@@ -159,12 +174,7 @@ def prepare(
     Raises:
         DataError: where the JSON cannot be read, or there are defects and the dataset says ``stop``.
     """
-    try:
-        samples = json.loads(conversations.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{conversations} cannot be read as JSON: {error}") from error
-    if not isinstance(samples, list) or not samples:
-        raise DataError(f"{conversations} does not hold a list of conversations")
+    samples = read_conversations(conversations)
     checker = Checker(recipe, tokenizer_folder, routes)
     results = list(tqdm(_check_all(checker, samples, workers), total=len(samples), desc=f"check {recipe.name}", mininterval=5))
     rows = [result for result in results if not isinstance(result, Defect)]

@@ -50,7 +50,7 @@ class Job(Settings):
 
     @property
     def micro_batch(self) -> int:
-        """Samples per rank and pass: as configured, or what was found to fit. It changes no result."""
+        """Samples per rank and pass: as configured, or what was found to fit. The global batches stay."""
         configured = self.execution.micro_batch
         if not self.smaller_micro_batch.is_file():
             return configured

@@ -77,7 +77,7 @@ def _attempts(job: Job) -> int:
         code = _attempt(job)
         if code != RESUME_EXIT_CODE or job.stopped.exists() or job.micro_batch == micro_batch:
             return code
-        log.warning("out of memory: going on with a micro-batch of %d, which changes no result", job.micro_batch)
+        log.warning("out of memory: going on with a micro-batch of %d, on the same global batches", job.micro_batch)
 
 
 def _attempt(job: Job) -> int:
