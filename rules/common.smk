@@ -24,11 +24,10 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 RESULTS, RESOURCES, EXECUTION = STUDY.results, STUDY.resources, STUDY.execution
-ABLATIONS = [name for name in STUDY.tables if name not in (*STUDY.main_tables, STUDY.control_table)]
-CHECKPOINTS = [split_checkpoint(name) for name in dict.fromkeys((*STUDY.checkpoints, *STUDY.controls))]
+ABLATIONS = STUDY.ablation_tables
 PREPARATIONS = {
     f"{recipe.name}-{recipe.key}": recipe
-    for model, variant in CHECKPOINTS
+    for model, variant in STUDY.trained
     for stage in ("pretrain", "finetune")
     for recipe in [STUDY.preparation_recipe(model, variant, stage)]
 }
@@ -36,6 +35,10 @@ PREPARATIONS = {
 
 def either_of(names):
     return "|".join(sorted(names)) or "none"
+
+
+IMPORTED = either_of(name for name in STUDY.variants if STUDY.imported(name))
+TRAINED = either_of(name for name in STUDY.variants if not STUDY.imported(name))
 
 
 wildcard_constraints:
@@ -99,6 +102,14 @@ def language_model_of(wildcards):
 
 def data_of(stage):
     return lambda wildcards: prepared_manifest(wildcards.model, wildcards.variant, stage)
+
+
+def imported_asset(wildcards):
+    return asset_manifest(STUDY.imported(wildcards.variant))
+
+
+def import_recipe(wildcards):
+    return STUDY.import_recipe(wildcards.model, wildcards.variant).canonical
 
 
 def recipe_of(stage):

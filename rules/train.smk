@@ -1,4 +1,4 @@
-# Stage 1 and SFT. The weights lie beside done.json, in a folder that is named after the recipe's digest.
+# Stage 1 and SFT, or a checkpoint that others trained. The weights lie beside done.json, in a folder that is named after the recipe's digest.
 
 
 rule pretrain:
@@ -10,6 +10,8 @@ rule pretrain:
         f"{RESULTS}/runs/{{model}}/{{variant}}/pretrain/done.json",
     log:
         f"{RESULTS}/logs/pretrain/{{model}}/{{variant}}.log",
+    wildcard_constraints:
+        variant=TRAINED,
     conda:
         "../envs/vdep.yaml"
     threads: stage_threads("pretrain")
@@ -32,6 +34,8 @@ rule finetune:
         f"{RESULTS}/runs/{{model}}/{{variant}}/finetune/done.json",
     log:
         f"{RESULTS}/logs/finetune/{{model}}/{{variant}}.log",
+    wildcard_constraints:
+        variant=TRAINED,
     conda:
         "../envs/vdep.yaml"
     threads: stage_threads("finetune")
@@ -43,3 +47,26 @@ rule finetune:
         "python -m vdep train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} --initial {input.initial:q} --done {output:q} "
         "2>&1 | tee {log:q}"
+
+
+rule import_checkpoint:
+    input:
+        tower=tower_of,
+        checkpoint=imported_asset,
+    output:
+        f"{RESULTS}/runs/{{model}}/{{variant}}/finetune/done.json",
+    log:
+        f"{RESULTS}/logs/import/{{model}}/{{variant}}.log",
+    wildcard_constraints:
+        variant=IMPORTED,
+    conda:
+        "../envs/vdep.yaml"
+    threads: 4
+    resources:
+        mem="64GB",
+        runtime="2h",
+    params:
+        recipe=import_recipe,
+    shell:
+        "python -m vdep import-checkpoint --recipe {params.recipe:q} --tower {input.tower:q} "
+        "--checkpoint {input.checkpoint:q} --done {output:q} > {log:q} 2>&1"

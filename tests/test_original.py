@@ -24,6 +24,8 @@ from vdep.model.original import (
     read_weights,
     to_original_name,
 )
+from vdep.recipe import ImportRecipe
+from vdep.train.imported import import_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,28 @@ def test_what_is_not_the_originals_is_refused(ours: dict[str, Path], assets: Pat
     (tmp_path / "mm_projector.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         projector_from_original(tmp_path / "mm_projector.bin")
+
+
+def test_it_takes_the_place_of_a_training_only_where_it_fits(ours: dict[str, Path], assets: Path, tmp_path: Path) -> None:
+    export_original(ours["llama"], assets / "llama", "clip", tmp_path / "asset")
+    world.write_manifest(tmp_path / "asset")
+    tower = world.make_study("llama").models["tiny"].vision_tower
+    recipe = ImportRecipe(vision_tower=tower, tower_source={}, checkpoint="theirs", checkpoint_source={}, image="pad")
+    manifests = assets / "clip" / "manifest.json", tmp_path / "asset" / "manifest.json"
+    import_checkpoint(recipe, *manifests, tmp_path / "run" / "done.json")
+    done = read_json(tmp_path / "run" / "done.json")
+    weights = tmp_path / "run" / done["run"] / "model.safetensors"
+    assert weights.read_bytes() == (ours["llama"] / "model.safetensors").read_bytes()
+    assert {"digest", "recipe", "initial_recipe", "versions", "files"} <= set(done)
+
+    other = recipe.model_copy(update={"vision_tower": tower.model_copy(update={"layer": -1})})
+    with pytest.raises(CheckpointError, match="has layer -2, the model that it is a variant of -1"):
+        import_checkpoint(other, *manifests, tmp_path / "other" / "done.json")
+    assert not (tmp_path / "other" / "done.json").exists()
+    state = projector(load_checkpoint(ours["llama"], torch.float32)).state_dict()
+    projector_to_original(state | {"linear_1.weight": torch.ones(world.WIDTH, 24)}, tmp_path / "narrow.bin")
+    with pytest.raises(CheckpointError, match=r"linear_1\.weight is .* it was trained with others"):
+        import_original(tmp_path / "narrow.bin", assets / "clip", assets / "llama", "pad", tmp_path / "narrow")
 
 
 @pytest.mark.parametrize("name", ["model.language_model.layers.3.mlp.up_proj.weight", "lm_head.weight"])

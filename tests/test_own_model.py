@@ -23,12 +23,17 @@ ALPHA = 0.5
 CODE = "\n".join(re.findall(r"```python\n(.*?)```", (world.ROOT / "docs" / "own-model.md").read_text(), re.DOTALL))
 
 
-@pytest.fixture(scope="module")
-def page() -> dict[str, Any]:
+def load_page() -> dict[str, Any]:
+    """What the page's lines define."""
     names: dict[str, Any] = {}
     exec(compile(CODE, "own-model.md", "exec"), names)
     names["VdepTrainer"].alpha = ALPHA
     return names
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    return load_page()
 
 
 @pytest.fixture(scope="module")
@@ -74,32 +79,47 @@ def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     }
 
 
+def gradient_of_a_step(
+    trainer_class: type, model: Any, samples: list[dict[str, torch.Tensor]], folder: Path, **arguments: Any
+) -> torch.Tensor:
+    """The projector's gradient after the backward passes of one step on all ``samples``."""
+    settings = TrainingArguments(
+        output_dir=str(folder), use_cpu=True, report_to=[], max_steps=1, learning_rate=0.0, max_grad_norm=0.0,
+        save_strategy="no", remove_unused_columns=False, disable_tqdm=True, train_sampling_strategy="sequential", **arguments,
+    )  # fmt: skip
+    trainer = trainer_class(model=model, args=settings, train_dataset=samples, data_collator=collate)
+    seen: list[torch.Tensor] = []
+    step = trainer.training_step
+
+    def recorded(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        loss: torch.Tensor = step(*arguments, **keywords)
+        seen[:] = [torch.cat([p.grad.flatten() for p in projector(model).parameters() if p.grad is not None])]
+        return loss
+
+    trainer.training_step = recorded
+    trainer.train()
+    return seen[0]
+
+
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_a_step_of_the_trainer_is_a_step_of_ours(
     page: dict[str, Any], bench: Bench, stock: Path, accumulation: int, tmp_path: Path
 ) -> None:
     model = page["stage_1"](str(stock), torch.float32)
     samples = rows(bench, model.config.image_token_id)
-    settings = TrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=len(samples) // accumulation, use_cpu=True, report_to=[],
-        gradient_accumulation_steps=accumulation, max_steps=1, learning_rate=0.0, max_grad_norm=0.0, save_strategy="no",
-        remove_unused_columns=False, disable_tqdm=True, train_sampling_strategy="sequential",
+    found = gradient_of_a_step(
+        page["VdepTrainer"], model, samples, tmp_path,
+        per_device_train_batch_size=len(samples) // accumulation, gradient_accumulation_steps=accumulation,
     )  # fmt: skip
-    trainer = page["VdepTrainer"](model=model, args=settings, train_dataset=samples, data_collator=collate)
-    seen: list[torch.Tensor] = []
-    step = trainer.training_step
-
-    def recorded(*arguments: Any, **keywords: Any) -> torch.Tensor:
-        loss = step(*arguments, **keywords)
-        seen[:] = [torch.cat([p.grad.flatten() for p in projector(model).parameters() if p.grad is not None])]
-        return loss
-
-    trainer.training_step = recorded
-    trainer.train()
     assert all(p.grad is None for n, p in model.named_parameters() if "multi_modal_projector" not in n)
 
     batch = bench.plan(Hybrid(1.0, "fused")).batch(0)
     expected = bench.gradient(batch)
-    assert float((seen[0] - expected).norm() / expected.norm()) < 1e-4
+    assert float((found - expected).norm() / expected.norm()) < 1e-4
     without = bench.gradient(batch, alpha=0.0)
-    assert float((seen[0] - without).norm() / without.norm()) > 1e-2, "the image loss is in it"
+    assert float((found - without).norm() / without.norm()) > 1e-2, "the image loss is in it"
+
+
+@pytest.mark.slow
+def test_on_two_ranks_too() -> None:
+    assert float(world.on_two_ranks("two_ranks_trainer.py").split("difference ")[1]) < 1e-4

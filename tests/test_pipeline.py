@@ -20,7 +20,8 @@ from test_workflow import SNAKEMAKE, snakemake
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from vdep.evaluation.samples import read_samples
-from vdep.files import read_json
+from vdep.files import folder_digest, read_json
+from vdep.model.original import export_original
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,27 @@ def test_stock_transformers_gives_the_recorded_answers(finished: Path) -> None:
             output = model.generate(**inputs, max_new_tokens=12, do_sample=False)
         answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer.strip() == recorded[document].strip()
+
+
+def test_a_checkpoint_of_the_original_is_evaluated_like_one_of_ours(finished: Path) -> None:
+    """Ours in the original's layout, taken for somebody else's release: the pipeline imports it, and it answers alike."""
+    ours = finished / "results" / "demo" / "runs" / "demo-llava" / "vdep" / "finetune" / "done.json"
+    language_model = finished / "resources" / "demo" / "assets" / "demo-llama"
+    released = finished / "released-weights"
+    export_original(ours.parent / read_json(ours)["run"], language_model, "demo-clip", released)
+    (finished / "released.yaml").write_text(
+        f"assets: {{theirs: {{kind: shipped, path: released-weights, revision: {folder_digest(released)}}}}}\n"
+        "variants: {theirs: {imported: theirs}}\n"
+    )
+    target = "results/demo/evaluations/demo-llava/theirs/gqa.json"
+    command = [target, *OVERLAYS[:3], "released.yaml", *OVERLAYS[3:]]
+    done = snakemake(*command, folder=finished)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    assert not list(finished.glob("results/demo/runs/demo-llava/theirs/pretrain"))
+    evaluations = finished / "results" / "demo" / "evaluations" / "demo-llava"
+    theirs, own = (list(read_samples(evaluations / name / "gqa.samples.jsonl.gz")) for name in ("theirs", "vdep"))
+    assert theirs == own
+    assert "Nothing to be done" in snakemake(*command, folder=finished).stderr
 
 
 def losses(stage: Path) -> Path:

@@ -121,6 +121,14 @@ def test_the_longest_sample_is_in_the_first_step_and_first_there() -> None:
     assert lengths[assign(first, lengths[first.samples], 2, 4)[0][0].samples].max() == longest
 
 
+def test_the_most_tokens_are_in_one_of_the_first_two_steps() -> None:
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(5, 300, 400)
+        plan = BatchPlan(lengths, np.ones(400, bool), global_batch=32, epochs=1, seed=seed, grouping="modality_length")
+        tokens = [int(lengths[plan.batch(step).samples].sum()) for step in range(plan.steps)]
+        assert max(tokens) in tokens[:2]
+
+
 def test_a_later_epoch_is_another_order_of_the_same_samples() -> None:
     plan = make(50, 8, epochs=2)
     assert plan.steps == 14

@@ -22,7 +22,8 @@ def test_an_example_can_be_planned(example: str, tmp_path: Path) -> None:
     tables = yaml.safe_load(example)["tables"]
     jobs = planned(*(f"results/tables/{name}.csv" for name in tables), "--configfile", str(overlay))
     rows = {row for table in tables.values() for row in table["rows"]}
-    assert jobs["pretrain"] == jobs["finetune"] == len(rows)
+    assert jobs["pretrain"] == jobs["finetune"] == len(rows) - jobs["import_checkpoint"]
+    assert jobs["import_checkpoint"] == ("imported" in example)
 
 
 @pytest.mark.slow

@@ -39,7 +39,8 @@ def changed(path: str, value: Any, *overlays: str) -> dict[str, Any]:
 
 def test_the_paper_needs_ten_checkpoints_and_146_evaluations() -> None:
     study = load_study(paper_config())
-    tables = set(study.tables) - {study.control_table}
+    tables = (*study.main_tables, *study.ablation_tables)
+    assert set(study.tables) - set(tables) == {"controls", "calibration"}
     evaluations = {e for table in tables for e in study.table_evaluations(table)}
     assert len(study.checkpoints) == 10
     assert len(evaluations) == 146
@@ -71,6 +72,9 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("variants/vdep/extends", "vdep", r"variants\.vdep: extends itself \(vdep -> vdep\)"),
         ("variants/vdep/extends", "alpha-0.1", r"extends itself \((vdep|alpha-0\.1) -> "),
         ("variants/vdep/extends", "nobody", r"variants\.vdep\.extends: there is no variant named 'nobody' \(known: .*baseline"),
+        ("variants/released/imported", "nothing", r"variants\.released\.imported: there is no asset named 'nothing'"),
+        ("variants/released/vdep", {}, r"variants\.released: an imported checkpoint is not trained"),
+        ("loss_figures", {"mine": ["llava-7b/released"]}, r"loss_figures\.mine: llava-7b/released is imported"),
         ("checkpoints", ["llava-7b/nobody"], r"checkpoints: there is no variant named 'nobody'"),
         ("checkpoints", ["llava-13b/vdep"], r"checkpoints: there is no model named 'llava-13b'"),
         ("stages/pretrain/learning_rate", -1, r"pretrain of llava-7b/baseline: learning_rate: .*greater than 0"),

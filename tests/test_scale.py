@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,19 @@ def assert_same_training(one: Path, other: Path, loss: float, norm: float) -> No
         assert y["gradient_norm"] == pytest.approx(x["gradient_norm"], rel=norm)
 
 
+def kill_once_written(runs: Runs, name: str, step: int, **execution: Any) -> None:
+    """Start a run, or go on with it, and kill it once it has written the checkpoint of ``step``."""
+    process = start(runs.command(name, **execution))
+
+    def written() -> bool:
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        return any(found >= f"step-{step:08d}" for found in checkpoints(runs.folder(name)))
+
+    world.wait_for(written)
+    kill_trainer(process.pid)
+    process.communicate(timeout=60)
+
+
 @pytest.mark.long
 def test_one_rank_then_two_then_four_then_one_with_accumulation_and_packing(
     assets: Path, captions: Path, tmp_path: Path
@@ -47,10 +58,7 @@ def test_one_rank_then_two_then_four_then_one_with_accumulation_and_packing(
     runs = Runs(study, "pretrain", assets, captions, tmp_path)
     finish(runs.command("undisturbed"))
     for ranks, at in ((1, 10), (2, 26), (4, 44)):
-        process = start(runs.command("elastic", processes=ranks, micro_batch=2, packing=True))
-        world.wait_for(lambda step=at: any(c >= f"step-{step:08d}" for c in checkpoints(runs.folder("elastic"))))  # type: ignore[misc]
-        kill_trainer(process.pid)
-        process.communicate(timeout=60)
+        kill_once_written(runs, "elastic", at, processes=ranks, micro_batch=2, packing=True)
     finish(runs.command("elastic", micro_batch=2, packing=True))
     assert_same_training(runs.folder("undisturbed"), runs.folder("elastic"), loss=1e-4, norm=1e-3)
 
@@ -79,13 +87,40 @@ def test_engines_train_the_same_model(assets: Path, conversations: Path, tmp_pat
             assert torch.allclose(value, reference[key], atol=2e-4), (name, key)
 
 
+@pytest.mark.long
+def test_a_run_goes_on_under_another_engine(assets: Path, conversations: Path, tmp_path: Path) -> None:
+    study = world.make_study(epochs=6)
+    world.untrained_projector(study, assets, tmp_path / "initial")
+    (tmp_path / "initial" / "done.json").write_text(json.dumps({"run": "."}))
+    runs = Runs(study, "finetune", assets, conversations, tmp_path, tmp_path / "initial")
+    finish(runs.command("undisturbed", engine="ddp"))
+    ways: tuple[dict[str, Any], ...] = (
+        {"engine": "ddp"},
+        {"engine": "zero3", "processes": 2, "micro_batch": 4},
+        {"engine": "zero2", "packing": True, "micro_batch": 8},
+    )
+    for number, execution in enumerate(ways, 1):
+        kill_once_written(runs, "changing", 4 * number, **execution)
+    finish(runs.command("changing", engine="ddp"))
+    assert_same_training(runs.folder("undisturbed"), runs.folder("changing"), loss=1e-4, norm=1e-3)
+    reference = weights(runs.folder("undisturbed"))
+    for key, value in weights(runs.folder("changing")).items():
+        assert torch.allclose(value, reference[key], atol=2e-4), key
+
+
+@pytest.mark.slow
+def test_ranks_with_and_without_pictures_do_not_wait_for_each_other() -> None:
+    norms = {
+        engine: float(world.on_two_ranks("two_ranks_mixed.py", engine).split("norm ")[1])
+        for engine in ("ddp", "zero2", "zero3")
+    }
+    assert norms["zero2"] == pytest.approx(norms["ddp"], rel=1e-5)
+    assert norms["zero3"] == pytest.approx(norms["ddp"], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_two_real_ranks_have_the_single_processs_gradient_in_float64() -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = str(Path(__file__).with_name("two_ranks.py"))
-    done = subprocess.run([*command, script], env=world.environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert float(done.stdout.split("difference ")[1]) < 1e-10
+    assert float(world.on_two_ranks("two_ranks.py").split("difference ")[1]) < 1e-10
 
 
 @pytest.mark.slow

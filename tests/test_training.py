@@ -155,6 +155,22 @@ def test_killing_sft_under_zero_2(sft: Runs) -> None:
     assert same(sft.folder("killed"), sft.folder("undisturbed"))
 
 
+def test_killing_sft_under_zero_3(assets: Path, conversations: Path, tmp_path: Path) -> None:
+    """As the paper's plan runs it: in bf16, on more than one rank, with float32 masters that are not the weights."""
+    study = world.make_study(epochs=6, precision="bf16")
+    world.untrained_projector(study, assets, tmp_path / "initial")
+    (tmp_path / "initial" / "done.json").write_text(json.dumps({"run": "."}))
+    runs = Runs(study, "finetune", assets, conversations, tmp_path, tmp_path / "initial")
+    execution = {"engine": "zero3", "processes": 2, "micro_batch": 4}
+    finish(runs.command("undisturbed", **execution))
+    process = start(runs.command("killed", **execution))
+    world.wait_for(lambda: any(c >= "step-00000010" for c in checkpoints(runs.folder("killed"))))
+    kill_trainer(process.pid)
+    process.communicate(timeout=60)
+    assert "resumed after step" in finish(runs.command("killed", **execution))
+    assert same(runs.folder("killed"), runs.folder("undisturbed"))
+
+
 def test_killing_the_launcher_leaves_no_second_writer(stage1: Runs) -> None:
     process = start(stage1.command("orphaned"))
     world.wait_for(lambda: any(c >= "step-00000006" for c in checkpoints(stage1.folder("orphaned"))))

@@ -67,6 +67,12 @@ def test_the_controls() -> None:
     assert names == {"llava-7b/vdep-alpha0", "llava-7b/baseline-2epochs", "llava-7b/vdep-sum"}
 
 
+def test_a_released_checkpoint_is_evaluated_and_not_trained() -> None:
+    jobs = planned("results/tables/calibration.csv")
+    assert (jobs["import_checkpoint"], jobs["evaluate"], jobs["table"]) == (1, 5, 1)
+    assert not {"pretrain", "finetune", "prepare"} & set(jobs)
+
+
 def test_the_slurm_profile_is_found_by_its_literal_name() -> None:
     jobs = planned("--profile", "slurm", "all")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)

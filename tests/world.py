@@ -45,6 +45,23 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def on_two_ranks(script: str, *arguments: str) -> str:
+    """What a script of the tests prints on two ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(Path(__file__).with_name(script)), *arguments]
+    # torchrun ends its workers on SIGTERM, and would be outlived by them after SIGKILL
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        try:
+            output, errors = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise
+    assert process.returncode == 0, errors[-3000:]
+    return output
+
+
 def make_models(folder: Path) -> None:
     """``clip``, ``siglip``, ``llama`` and ``phi`` with seeded random weights: 48 px, patches of 16, width 32, two layers."""
     from transformers import (

@@ -145,6 +145,15 @@ def _import_llava(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _import_checkpoint(arguments: argparse.Namespace) -> int:
+    from .recipe import ImportRecipe
+    from .train.imported import import_checkpoint
+
+    recipe = ImportRecipe.model_validate_json(arguments.recipe)
+    import_checkpoint(recipe, Path(arguments.tower), Path(arguments.checkpoint), Path(arguments.done))
+    return 0
+
+
 def _export_llava(arguments: argparse.Namespace) -> int:
     from safetensors.torch import load_file
 
@@ -233,6 +242,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--image", required=True, choices=("crop", "pad", "warp"), help="how images were prepared in SFT")
     command.add_argument("--output", required=True, type=Path)
     command.set_defaults(run=_import_llava)
+
+    command = commands.add_parser("import-checkpoint", help="a downloaded checkpoint of others, in the place of a training")
+    command.add_argument("--recipe", required=True, help="an import recipe as JSON")
+    command.add_argument("--tower", required=True, help="manifest of the vision tower")
+    command.add_argument("--checkpoint", required=True, help="manifest of the checkpoint, in the layout of the original LLaVA")
+    command.add_argument("--done", required=True, help="written last; the weights lie beside it")
+    command.set_defaults(run=_import_checkpoint)
 
     command = commands.add_parser("export-llava", help="one of our checkpoints in the layout of the original LLaVA")
     command.add_argument("--checkpoint", required=True, type=Path, help="folder of an SFT, or projector.safetensors of stage 1")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .settings import Benchmark, Dataset, EvaluationSettings, Settings, Stage, StageSettings, VdepSettings, VisionTower
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raised by hand when training computes something else on purpose; tests/test_golden.py fails when it does without."""
 
 EVALUATION_VERSION = 2
@@ -71,6 +71,17 @@ class TrainingRecipe(Recipe):
     vdep: VdepSettings | None
     initial: str | None
     image_backend: Literal["pil"] = "pil"
+
+
+class ImportRecipe(Recipe):
+    """What determines a checkpoint that others trained. ``image`` is how its images were prepared in SFT."""
+
+    method_version: int = METHOD_VERSION
+    vision_tower: VisionTower
+    tower_source: dict[str, Any]
+    checkpoint: str
+    checkpoint_source: dict[str, Any]
+    image: str
 
 
 class EvaluationRecipe(Recipe):

@@ -144,6 +144,14 @@ class Variant(Settings):
     vdep: VdepSettings | None = None
     pretrain: StageOverride = {}
     finetune: StageOverride = {}
+    imported: Name | None = None
+    """An asset with a whole checkpoint of the original LLaVA, which is evaluated as it is: nothing is trained."""
+
+    @model_validator(mode="after")
+    def _imported_is_not_trained(self) -> Variant:
+        if self.imported and (self.vdep or self.pretrain):
+            raise ValueError("an imported checkpoint is not trained: it has neither vdep nor pretrain")
+        return self
 
 
 class ImageArchive(Settings):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from .errors import ConfigError
-from .recipe import EvaluationRecipe, PreparationRecipe, TrainingRecipe
+from .recipe import EvaluationRecipe, ImportRecipe, PreparationRecipe, TrainingRecipe
 from .settings import (
     STAGES,
     Asset,
@@ -90,6 +90,8 @@ class Study(Settings):
         for key, variant in self.variants.items():
             if variant.extends:
                 yield from missing(variant.extends, "variant", self.variants, f"variants.{key}.extends")
+            if variant.imported:
+                yield from missing(variant.imported, "asset", self.assets, f"variants.{key}.imported")
         for key, table in self.tables.items():
             for column_name in table.columns:
                 yield from missing(column_name, "column", self.columns, f"tables.{key}.columns")
@@ -138,6 +140,16 @@ class Study(Settings):
             own = self.variants[link].model_dump(mode="json", exclude_unset=True, exclude={"extends"})
             merged = deep_merge(merged, own)
         return Variant.model_validate(merged)
+
+    def imported(self, variant: str) -> str | None:
+        """The asset with the checkpoint of a variant that others have trained."""
+        return self._resolved_variants[variant].imported
+
+    @cached_property
+    def trained(self) -> tuple[tuple[str, str], ...]:
+        """(model, variant) of every checkpoint and control that is trained here, each once."""
+        names = dict.fromkeys((*self.checkpoints, *self.controls))
+        return tuple(key for key in map(split_checkpoint, names) if not self.imported(key[1]))
 
     def stage(self, model: str, variant: str, stage: Stage) -> StageSettings:
         """The settings of one stage: the study's defaults, then the model's, then the variant's."""
@@ -195,6 +207,18 @@ class Study(Settings):
             max_length=settings.max_length,
         )
 
+    def import_recipe(self, model: str, variant: str) -> ImportRecipe:
+        name = self.imported(variant)
+        assert name is not None
+        tower = self.models[model].vision_tower
+        return ImportRecipe(
+            vision_tower=tower,
+            tower_source=asset_identity(self.assets[tower.weights]),
+            checkpoint=name,
+            checkpoint_source=asset_identity(self.assets[name]),
+            image=self.stage(model, variant, "finetune").image,
+        )
+
     def evaluation_recipe(self, model: str, variant: str, benchmark: str) -> EvaluationRecipe:
         entry = self.benchmarks[benchmark]
         settings = self.stage(model, variant, "finetune")
@@ -208,6 +232,12 @@ class Study(Settings):
         )
 
     # -- what is needed for what
+
+    @property
+    def ablation_tables(self) -> list[str]:
+        """Beside the main ones, the tables of nothing but the study's checkpoints; any other is a target of its own."""
+        own = set(self.checkpoints)
+        return [n for n, table in self.tables.items() if n not in self.main_tables and table.rows and own >= set(table.rows)]
 
     def column_benchmarks(self, column: str) -> list[str]:
         """The benchmarks that a column is computed from, in a fixed order."""
@@ -230,8 +260,7 @@ class Study(Settings):
     def needed_assets(self) -> list[str]:
         """Every asset that any checkpoint, table or figure of this study needs, in a fixed order."""
         found: list[str] = []
-        for checkpoint in (*self.checkpoints, *self.controls):
-            model, variant = split_checkpoint(checkpoint)
+        for model, variant in self.trained:
             entry = self.models[model]
             found += [entry.vision_tower.weights, entry.language_model]
             for stage in STAGES:
@@ -289,12 +318,15 @@ def load_study(config: Mapping[str, Any]) -> Study:
         study = Study.model_validate(dict(config))
     except ValidationError as error:
         raise ConfigError(f"configuration: {describe_validation_error(error)}") from error
-    for checkpoint in (*study.checkpoints, *study.controls):
-        model, variant = split_checkpoint(checkpoint)
+    for model, variant in study.trained:
         for stage in STAGES:
             recipe = study.recipe(model, variant, stage)
             if not math.isfinite(recipe.settings.learning_rate):
-                raise ConfigError(f"{stage} of {checkpoint}: the learning rate is not finite")
+                raise ConfigError(f"{stage} of {model}/{variant}: the learning rate is not finite")
+    for key, drawn in study.loss_figures.items():
+        for checkpoint in drawn:
+            if study.imported(split_checkpoint(checkpoint)[1]):
+                raise ConfigError(f"loss_figures.{key}: {checkpoint} is imported, and has no losses to draw")
     return study
 
 

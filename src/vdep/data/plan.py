@@ -189,11 +189,20 @@ class BatchPlan:
         if rest:
             chosen_batches.append(np.concatenate(rest))
         if chosen_batches:
-            # if memory does not suffice, that shows in the first step and not after a day
-            longest = int(np.argmax([self.lengths[batch].max() for batch in chosen_batches[: len(whole) or None]]))
-            chosen_batches[0], chosen_batches[longest] = chosen_batches[longest], chosen_batches[0]
+            # if memory does not suffice, that shows in the first steps and not after a day: the longest sample fills it when
+            # padded, the most tokens when packed
+            compared = len(whole) or len(chosen_batches)
+            _bring_forward(chosen_batches, 0, [int(self.lengths[b].max()) for b in chosen_batches[:compared]])
+            _bring_forward(chosen_batches, 1, [int(self.lengths[b].sum()) for b in chosen_batches[:compared]])
         by_length = [batch[np.argsort(-self.lengths[batch], kind="stable")] for batch in chosen_batches]
         return np.concatenate(by_length) if by_length else np.empty(0, np.int64)
+
+
+def _bring_forward(batches: list[np.ndarray], place: int, weights: list[int]) -> None:
+    """Swap the heaviest of ``batches[place:len(weights)]`` to ``place``."""
+    if place < len(weights):
+        heaviest = max(range(place, len(weights)), key=weights.__getitem__)
+        batches[place], batches[heaviest] = batches[heaviest], batches[place]
 
 
 def assign(

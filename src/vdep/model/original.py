@@ -125,7 +125,14 @@ def import_original(source: Path, tower: Path, language_model: Path | None, imag
         feature_select=select,
     )
     model = assemble(vision_tower, language, settings, projector_seed=0)
-    projector(model).load_state_dict(projector_from_original(source, weights))
+    own = projector_from_original(source, weights)
+    for name, parameter in projector(model).state_dict().items():
+        if own[name].shape != parameter.shape:
+            raise CheckpointError(
+                f"{source}: the projector's {name} is {tuple(own[name].shape)}, and {tuple(parameter.shape)} between {tower} "
+                "and the language model: it was trained with others"
+            )
+    projector(model).load_state_dict(own)
     if own_tower:
         # the name of the part within the tower has come and gone in transformers
         flat = {name.removeprefix("vision_model."): tensor for name, tensor in own_tower.items()}

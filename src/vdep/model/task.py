@@ -43,6 +43,9 @@ class AlignmentTask(nn.Module):
         super().__init__()
         self.model = model
         self.vdep = vdep
+        self.same_modules = False
+        """Whether every pass has to call every module, whatever the micro-batch holds: where ranks hold parts of the weights
+        (ZeRO-3), each module gathers them from all ranks, and one that calls fewer would leave the others waiting."""
 
     def forward(self, batch: Batch, scales: Scales) -> tuple[Tensor, Report]:
         """The scaled loss of a micro-batch (a scalar with a gradient) and the sums behind it."""
@@ -55,7 +58,8 @@ class AlignmentTask(nn.Module):
         packed = {} if batch.sequence_lengths is None else packed_arguments(batch.sequence_lengths, embeddings.device)
         hidden = self.model.model.language_model(inputs_embeds=embeddings, use_cache=False, **packed).last_hidden_state
         zero = image_embeddings.float().sum() * 0.0
-        text = text_loss_sum(hidden, batch.labels, self.model.lm_head) if _any_label(batch) else zero
+        # also where nothing is supervised: every rank's backward has to reach every trained parameter
+        text = text_loss_sum(hidden, batch.labels, self.model.lm_head)
         image = zero
         if self.vdep is not None and bool(batch.image_loss_mask.any()):
             image = image_loss_sum(
@@ -80,11 +84,19 @@ class AlignmentTask(nn.Module):
         project = projector(self.model)
         dtype = next(project.parameters()).dtype
         if batch.pixel_values is None:
-            width = self.model.config.vision_config.hidden_size
-            return text_embeddings, project(torch.zeros(1, 1, width, device=text_embeddings.device, dtype=dtype))
-        features = image_features(self.model, batch.pixel_values.to(self.model.model.vision_tower.dtype))
+            vision = self.model.config.vision_config
+            nothing = torch.zeros(1, 1, vision.hidden_size, device=text_embeddings.device)
+            if self.same_modules:
+                side = vision.image_size
+                nothing = image_features(self.model, nothing.new_zeros(1, 3, side, side, dtype=self._tower_dtype))
+            return text_embeddings, project(nothing.to(dtype))
+        features = image_features(self.model, batch.pixel_values.to(self._tower_dtype))
         image_embeddings = project(features.to(dtype))
         return splice(text_embeddings, batch.image_mask, image_embeddings), image_embeddings
+
+    @property
+    def _tower_dtype(self) -> torch.dtype:
+        return self.model.model.vision_tower.dtype
 
 
 def _with_predecessor(batch: Batch) -> Tensor:
@@ -95,10 +107,6 @@ def _with_predecessor(batch: Batch) -> Tensor:
     mask = batch.image_loss_mask.clone()
     mask[0, starts.to(mask.device)] = False
     return mask
-
-
-def _any_label(batch: Batch) -> bool:
-    return bool((batch.labels[:, 1:] != -100).any())
 
 
 @torch.no_grad()

@@ -178,7 +178,7 @@ def as_markdown(table: BuiltTable) -> str:
         lines.append(f"| {model} | {variant} | " + " | ".join(_markdown_cell(cells[c]) for c in table.columns) + " |")
     legend = "Each cell: the reproduced score with its 95% interval (questions resampled by image; no training noise)"
     if any("published" in cells[c] for _, _, cells in table.rows for c in table.columns):
-        legend += "; *paper*: the published number and the difference to it"
+        legend += "; *published*: that number and the difference to it"
     if any(cells[c].get("blind") for _, _, cells in table.rows for c in table.columns):
         legend += (
             "; *blind*: the same model with the picture replaced by one colour; *chance*: the better of the best constant "
@@ -193,7 +193,7 @@ def _markdown_cell(cell: Mapping[str, str]) -> str:
     if cell.get("low"):
         parts.append(f"[{cell['low']}, {cell['high']}]")
     if cell.get("published"):
-        parts.append(f"*paper* {cell['published']} ({cell['difference']})")
+        parts.append(f"*published* {cell['published']} ({cell['difference']})")
     if cell.get("blind"):
         parts.append(f"*blind* {cell['blind']}")
     if cell.get("chance"):

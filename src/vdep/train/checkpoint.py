@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -149,19 +149,16 @@ def newest_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path, dic
 
 def load_checkpoint(folder: Path, manifest: dict[str, Any], engine: Engine) -> None:
     """Put the state of a checked checkpoint into the engine. All ranks together."""
-    tensors: dict[str, list[Tensor]] = {}
-    for name, part, tensor in _read_shards(folder, manifest):
-        tensors.setdefault(name, [torch.empty(0)] * len(PARTS))[PARTS.index(part)] = tensor
-    if set(tensors) != set(engine.names):
-        difference = sorted(set(tensors) ^ set(engine.names))
-        raise CheckpointError(f"{folder} holds other parameters than are trained: {', '.join(difference[:5])}")
-    engine.load_tensors(tensors, manifest["step"])
+    with ExitStack() as opened:
+        found: dict[str, Any] = {}
+        for shard in manifest["shards"]:
+            file = opened.enter_context(safe_open(folder / shard["name"], framework="pt"))
+            found |= dict.fromkeys(file.keys(), file)
+        names = {key.partition("/")[2] for key in found}
+        if names != set(engine.names) or len(found) != len(PARTS) * len(names):
+            difference = sorted(names ^ set(engine.names))
+            raise CheckpointError(f"{folder} holds other parameters than are trained: {', '.join(difference[:5])}")
+        engine.load_tensors(
+            lambda name: [found[key].get_tensor(key) for key in (f"{part}/{name}" for part in PARTS)], manifest["step"]
+        )
     engine.barrier()
-
-
-def _read_shards(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, str, Tensor]]:
-    for shard in manifest["shards"]:
-        with safe_open(folder / shard["name"], framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                part, _, name = key.partition("/")
-                yield name, part, file.get_tensor(key)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs
 from torch import Tensor
@@ -92,6 +93,7 @@ class Engine:
         )
         self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
         if self.uses_deepspeed:
+            task.same_modules = self.model.zero_optimization_partition_weights()
             # as long as transformers knows of ZeRO-3, it builds every model partitioned; what is exported has to be whole
             unset_hf_deepspeed_config()
 
@@ -167,48 +169,72 @@ class Engine:
         for name in self.names:
             yield name, [self.master(name), *(self.moment(name, key) for key in MOMENTS)]
 
-    def load_tensors(self, tensors: dict[str, list[Tensor]], steps: int) -> None:
-        """The inverse of ``export_tensors``, after ``steps`` optimizer steps."""
-        if self.uses_deepspeed:
-            self._load_deepspeed(tensors, steps)
-            return
+    def load_tensors(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
+        """The inverse of ``export_tensors``, after ``steps`` optimizer steps.
+
+        Args:
+            read: (name) -> [master, exp_avg, exp_avg_sq]. Called for one parameter after the other, because every rank reads
+                all of them: 84 GB of a 7B model.
+        """
+        if not self.uses_deepspeed:
+            self._load_ddp(read, steps)
+        elif hasattr(self.model.optimizer, "fp32_partitioned_groups_flat"):
+            self._load_zero3(read, steps)
+        else:
+            self._load_zero2(read, steps)
+
+    def _load_ddp(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
         for name, parameter in self.names.items():
-            master, *moments = tensors[name]
+            master, *moments = read(name)
             with torch.no_grad():
                 parameter.copy_(master)
-            state = self.optimizer.state[parameter]
-            state["step"] = torch.tensor(float(steps))
-            if self.device.type == "cuda":
-                state["step"] = state["step"].to(self.device)
+            self.optimizer.state[parameter] = self._adam_state(parameter, steps)
             for key, value in zip(MOMENTS, moments, strict=True):
-                state[key] = value.to(self.device, torch.float32).clone()
+                self.optimizer.state[parameter][key].copy_(value)
 
-    def _load_deepspeed(self, tensors: dict[str, list[Tensor]], steps: int) -> None:
+    def _load_zero2(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         zero = self.model.optimizer
-        inner = zero.optimizer
-        for group in inner.param_groups:
+        for group in zero.optimizer.param_groups:
             for partition in group["params"]:
-                state = inner.state[partition]
-                state["step"] = torch.tensor(float(steps), device=partition.device if self.device.type == "cuda" else "cpu")
-                for key in MOMENTS:
-                    state[key] = torch.zeros_like(partition, dtype=torch.float32)
+                zero.optimizer.state[partition] = self._adam_state(partition, steps)
         if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
             zero._lazy_init_hp_params_optimizer_state()
         for name, parameter in self.names.items():
-            master, *moments = (t.to(self.device, torch.float32) for t in tensors[name])
+            master, *moments = (t.to(self.device, torch.float32) for t in read(name))
             safe_set_full_fp32_param(parameter, master)
             for key, value in zip(MOMENTS, moments, strict=True):
                 safe_set_full_optimizer_state(parameter, value, key)
-            if hasattr(parameter, "ds_id"):
-                continue
             with torch.no_grad():
                 parameter.copy_(master)
-        if hasattr(zero, "fp16_partitioned_groups_flat"):
-            # ZeRO-3: the compute copy of each partition follows from its master
-            for compute, full in zip(zero.fp16_partitioned_groups_flat, zero.fp32_partitioned_groups_flat, strict=True):
-                compute.data.copy_(full.data)
+
+    def _load_zero3(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
+        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+
+        zero = self.model.optimizer
+        # nothing that is gathered at this moment may keep the old weights
+        zero._partition_all_parameters()
+        for partition in zero.fp32_partitioned_groups_flat:
+            zero.optimizer.state[partition] = self._adam_state(partition, steps)
+        for name, parameter in self.names.items():
+            own = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+            # the last rank's part is padded
+            parts = [t.flatten()[own * self.rank : own * (self.rank + 1)].float() for t in read(name)]
+            master, *moments = (F.pad(part, (0, own - part.numel())).to(self.device) for part in parts)
+            safe_set_local_fp32_param(parameter, master)
+            for key, value in zip(MOMENTS, moments, strict=True):
+                safe_set_local_optimizer_state(parameter, value, key)
+        for compute, full in zip(zero.fp16_partitioned_groups_flat, zero.fp32_partitioned_groups_flat, strict=True):
+            compute.data.copy_(full.data)
+        if zero.persistent_parameters:
+            # small ones stay gathered between steps, as after a step
+            zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+
+    def _adam_state(self, parameter: Tensor, steps: int) -> dict[str, Tensor]:
+        """What Adam keeps of a (part of a) parameter after ``steps`` steps, its moments still zero."""
+        step = torch.tensor(float(steps), device=parameter.device if self.device.type == "cuda" else "cpu")
+        return {"step": step} | {key: torch.zeros_like(parameter, dtype=torch.float32) for key in MOMENTS}
 
     def close(self) -> None:
         """Always at the end: a process group left open aborts some interpreters on exit."""

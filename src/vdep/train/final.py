@@ -55,7 +55,7 @@ def _write_aside(job: Job, engine: Engine, steps: int) -> Path:
             )
         else:
             _export(job, state, aside)
-        _write_manifest(aside, job, steps)
+        write_manifest(aside, **job.identity, stage=job.recipe.stage, initial_recipe=job.recipe.initial, steps=steps)
     return aside
 
 
@@ -79,18 +79,9 @@ def versions() -> dict[str, str]:
     return {name: str(module.__version__).partition("+")[0] for name, module in modules.items()}
 
 
-def _write_manifest(folder: Path, job: Job, steps: int) -> None:
+def write_manifest(folder: Path, **fields: object) -> None:
     """``final.json``. No dates and no paths, so that the same weights have the same manifest."""
     names = sorted(path.name for path in folder.iterdir())
-    write_json(
-        folder / "final.json",
-        {
-            **job.identity,
-            "stage": job.recipe.stage,
-            "initial_recipe": job.recipe.initial,
-            "steps": steps,
-            "versions": versions(),
-            "files": {name: sha256(folder / name) for name in names},
-            "digest": folder_digest(folder, names),
-        },
-    )
+    files = {name: sha256(folder / name) for name in names}
+    own = {"versions": versions(), "files": files, "digest": folder_digest(folder, names)}
+    write_json(folder / "final.json", {**fields, **own})

@@ -1,0 +1,64 @@
+"""One of two real ranks whose micro-batches differ: ``torchrun --nproc-per-node 2 tests/two_ranks_mixed.py ENGINE``. The first
+has pictures; the second text alone, and then nothing at all. Rank 0 prints the norm of the step's gradient."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import world
+
+from vdep.data.images import ImageTransform, load_processor
+from vdep.data.loader import MicroBatches
+from vdep.data.plan import GlobalBatch
+from vdep.data.prepared import PreparedData
+from vdep.model.task import Scales
+from vdep.train.build import build_plan, build_task
+from vdep.train.engine import Engine
+from vdep.train.job import Job
+from vdep.train.loop import receive
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    first = os.environ["RANK"] == "0"
+    with tempfile.TemporaryDirectory() as scratch:
+        assets = Path(scratch, "assets")
+        assets.mkdir()
+        world.make_assets(assets)
+        study = world.make_study()
+        world.untrained_projector(study, assets, Path(scratch, "initial"))
+        recipe = study.recipe("tiny", "run", "finetune")
+        job = Job(
+            recipe=recipe, execution=study.execution.finetune.model_copy(update={"engine": sys.argv[1]}), device="cpu",
+            tower=assets / "clip", language_model=assets / "llama", initial=Path(scratch, "initial"), run=Path(scratch),
+            data=world.prepare(study, assets, Path(scratch, "prepared"), "finetune"), inputs={},
+            deepspeed=world.ROOT / "config" / "deepspeed",
+        )  # fmt: skip
+        data = PreparedData(job.data)
+        engine = Engine(build_task(job), recipe.settings, sys.argv[1], job.deepspeed, 4, cpu=True)
+        source = MicroBatches(
+            data, build_plan(job, data), ImageTransform(load_processor(job.tower), recipe.settings.image), 0, 1, 4
+        )
+        pictures, texts = np.flatnonzero(data.has_image), np.flatnonzero(~data.has_image)
+        mine = [pictures[:4], pictures[4:8]] if first else [texts[:4], None]
+        stream = [
+            (0, number == 1, None if rows is None else source._build(GlobalBatch(rows, rows >= 0, rows < 0)))
+            for number, rows in enumerate(mine)
+        ]
+        arriving = iter(stream)
+        for _ in mine:
+            micro, counts, last = receive(0, arriving, engine.device)
+            engine.micro_step(micro, Scales(1e-3 if counts else 0.0, 0.0), last)
+        norm = engine.apply()
+        if first:
+            sys.stdout.write(f"norm {norm}\n")
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
