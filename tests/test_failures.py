@@ -20,6 +20,7 @@ from vdep.errors import TrainingError
 from vdep.train import extension, heartbeat
 from vdep.train.health import FIRST, Health, MicroBatchTooLargeError, is_out_of_memory, memory_for, note_smaller_micro_batch
 from vdep.train.heartbeat import Heartbeat, Watchdog
+from vdep.train.launch import parse_time_left
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,14 @@ def look(watchdog: Watchdog, seconds: float) -> list[str]:
         time.sleep(0.03)
         said = watchdog.hanging() or said
     return said
+
+
+def test_the_time_left_as_slurm_says_it() -> None:
+    assert parse_time_left("1-02:03:04\n") == 93784
+    assert parse_time_left("22:59:30") == 82770
+    assert parse_time_left("4:50") == 290
+    assert parse_time_left("UNLIMITED") is None
+    assert parse_time_left("") is None
 
 
 def test_the_watchdog_names_who_stopped_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

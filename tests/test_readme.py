@@ -15,6 +15,7 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"^snakemake ((?:-n )?[^#\n]*?)\s*(?:#.*)?$", README, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=[text.splitlines()[0][:20] for text in EXAMPLES])
 def test_an_example_can_be_planned(example: str, tmp_path: Path) -> None:
     overlay = tmp_path / "mine.yaml"

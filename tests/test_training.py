@@ -208,6 +208,15 @@ def test_sigterm_saves_and_asks_to_be_started_again(sft: Runs) -> None:
     assert same(sft.folder("stopped"), sft.folder("undisturbed"))
 
 
+def test_it_saves_before_slurms_time_limit(assets: Path, captions: Path, tmp_path: Path) -> None:
+    runs = Runs(world.make_study(epochs=400), "pretrain", assets, captions, tmp_path)
+    process = start(runs.command("limited", save_every=100000), SLURM_JOB_END_TIME=str(int(time.time()) + 30))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output[-2000:]
+    assert "the job's time is nearly up: asking the ranks to save and stop" in output
+    assert len(checkpoints(runs.folder("limited"))) == 1
+
+
 def log_of(run: Path) -> str:
     return "".join(p.read_text(errors="replace") for p in sorted((run / "logs").glob("*.log"))) if run.is_dir() else ""
 

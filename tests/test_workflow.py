@@ -78,6 +78,7 @@ def test_the_slurm_profile_is_found_by_its_literal_name() -> None:
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)
 
 
+@pytest.mark.slow
 def test_the_demos_plan_contains_no_run_of_the_paper() -> None:
     for target in ("main", "all", "controls"):
         done = snakemake("-n", target, "--configfile", "config/demo.yaml")

@@ -255,6 +255,8 @@ class StageExecution(Settings):
     """Whether the samples of a micro-batch follow each other in one row, without padding, instead of one row each."""
     stall_limit: Annotated[float, Field(ge=0)] = 1800.0
     """Seconds that a rank may take over a step (eight times that over a checkpoint) until the launcher ends all; 0: never."""
+    grace: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to save in for ranks that are asked to stop. Under SLURM they are asked so long before the job's time limit."""
     gradient_jump: Annotated[float, Field(ge=0)] = 100.0
     """Training stops where the gradient's norm is as many times the median of the steps before; 0: never."""
     wandb: str | None = None

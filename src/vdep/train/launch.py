@@ -7,7 +7,9 @@ and hands on the signals it gets. One launcher and one writer per run: both hold
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +31,6 @@ from .job import RESUME_EXIT_CODE, Job
 log = logging.getLogger(__name__)
 
 WAIT_FOR_LAUNCHER = 60.0
-GRACE = 120.0
 
 
 def launch(job: Job, done: Path) -> int:
@@ -100,7 +101,8 @@ def _attempt(job: Job) -> int:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
-        hanging, asked_to_stop = _watch(process, log_file, Watchdog(job.heartbeats, limit, job.execution.processes))
+        watchdog = Watchdog(job.heartbeats, limit, job.execution.processes)
+        hanging, asked_to_stop = _watch(process, log_file, watchdog, job.execution.grace)
     code = process.wait()
     if code == 0:
         return 0
@@ -120,13 +122,41 @@ def _attempt(job: Job) -> int:
     )
 
 
-def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watchdog) -> tuple[list[str], bool]:
-    """Copy the output to the log and to stderr; have the ranks save and stop on a signal, or when the driver is gone.
+def seconds_left() -> float | None:
+    """Until SLURM ends this job; None elsewhere, or where SLURM does not say."""
+    end, number = os.environ.get("SLURM_JOB_END_TIME", ""), os.environ.get("SLURM_JOB_ID")
+    if end.isdigit():
+        return int(end) - time.time()
+    if not number:
+        return None
+    # within a job of Snakemake's only the number of it is left in the environment
+    command = ["squeue", "--noheader", "--jobs", number, "--format", "%L"]
+    try:
+        return parse_time_left(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def parse_time_left(text: str) -> float | None:
+    """``[days-][hours:]minutes:seconds`` as squeue prints them; None for anything else (``UNLIMITED``)."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watchdog, grace: float) -> tuple[list[str], bool]:
+    """Copy the output to the log and to stderr; have the ranks save and stop on a signal, shortly before the time limit, or
+    when the driver is gone.
 
     Returns:
         The ranks for whose silence all of them were ended, and whether they were asked to stop.
     """
     driver = Driver.from_environment()
+    left = seconds_left()
+    # a short job shall not spend its time on stopping
+    time_is_up = time.monotonic() + left - min(grace, left / 10) if left is not None else math.inf
     asked_at: float | None = None
     workers: dict[int, psutil.Process] = {}
 
@@ -147,6 +177,8 @@ def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watch
                 workers |= {worker.pid: worker for worker in _children(process.pid)}
                 if not _copy(process.stdout, log_file):
                     if code is not None:
+                        if any(worker.is_running() for worker in workers.values()):
+                            ask_to_stop("torchrun is gone")
                         return [], asked_at is not None
                     time.sleep(0.1)
                 if hanging := watchdog.hanging():
@@ -155,11 +187,13 @@ def _watch(process: subprocess.Popen[bytes], log_file: BinaryIO, watchdog: Watch
                     return hanging, asked_at is not None
                 if driver is not None and not driver.is_alive():
                     ask_to_stop("the driver is gone")
-                if asked_at is not None and time.monotonic() - asked_at > GRACE:
+                if time.monotonic() > time_is_up:
+                    ask_to_stop("the job's time is nearly up")
+                if asked_at is not None and time.monotonic() - asked_at > grace:
                     _end(process, workers)
         finally:
             # workers outlive a killed torchrun for as long as they save: whoever comes next must not meet them
-            psutil.wait_procs(list(workers.values()), timeout=GRACE)
+            psutil.wait_procs(list(workers.values()), timeout=grace)
             _end(process, workers)
 
 
