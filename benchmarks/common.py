@@ -162,18 +162,35 @@ def optimizer_of(model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(trained, lr=1e-6, fused=trained[0].is_cuda)
 
 
-def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each side; they take turns, so that whatever else the machine does meets all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each side, a turn after the other."""
+
+    turns: dict[str, list[float]]
+
+    def __getitem__(self, side: str) -> float:
+        return statistics.median(self.turns[side])
+
+    def ratio(self, side: str, other: str) -> float:
+        """The median of each turn's ratio: what slows the machine for a minute slows both sides of a turn."""
+        return statistics.median(a / b for a, b in zip(self.turns[side], self.turns[other], strict=True))
+
+    def rounded(self) -> dict[str, float]:
+        return {side: round(self[side], 4) for side in self.turns}
+
+
+def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> Timing:
+    """Take turns, after one to warm up."""
+    turns: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
         for name, side in sides.items():
             _settle()
             started = time.perf_counter()
             side()
             _settle()
-            if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            if turn:
+                turns[name].append(time.perf_counter() - started)
+    return Timing(turns)
 
 
 def _settle() -> None:
@@ -248,6 +265,6 @@ def arguments(description: str | None) -> tuple[torch.device, torch.dtype, int]:
     """--device and --repeats of every benchmark: (device, dtype, repeats)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parsed = parser.parse_args()
     return torch.device(parsed.device), torch.bfloat16 if parsed.device == "cuda" else torch.float32, parsed.repeats

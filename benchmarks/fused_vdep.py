@@ -15,6 +15,7 @@ from common import (
     GEOMETRIES,
     Claim,
     Geometry,
+    Timing,
     alternate,
     arguments,
     batch_of,
@@ -36,7 +37,7 @@ BATCH, TEXT = 4, 20
 ALPHA = 0.001
 
 
-def measure(geometry: Geometry, device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, float]:
+def measure(geometry: Geometry, device: torch.device, dtype: torch.dtype, repeats: int) -> Timing:
     """Seconds of each way to take a step on the same ``BATCH`` samples, and of two such batches as an epoch takes them."""
     model = build(geometry, device, dtype)
     optimizer = optimizer_of(model)
@@ -88,11 +89,11 @@ def main() -> None:
     figures: dict[str, dict[str, float]] = {}
     for vocabulary, target in ((32000, 2.5), (2000, 1.9)):
         seconds = measure(geometry.with_vocabulary(vocabulary), device, dtype, repeats)
-        figures[f"seconds, vocabulary {vocabulary}"] = {name: round(value, 4) for name, value in seconds.items()}
-        ratio = seconds["stock, two passes"] / seconds["fused"]
+        figures[f"seconds, vocabulary {vocabulary}"] = seconds.rounded()
+        ratio = seconds.ratio("stock, two passes", "fused")
         claims.append(Claim(f"fused VDEP over stock two-pass, vocabulary {vocabulary}", ratio, target))
         if vocabulary == 32000:
-            epochs = seconds["fused epoch"] / seconds["baseline epoch"]
+            epochs = seconds.ratio("fused epoch", "baseline epoch")
             claims.append(Claim("fused VDEP epoch : baseline epoch", epochs, 1.05, at_least=False))
     report(claims, **figures)
 

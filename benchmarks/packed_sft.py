@@ -62,10 +62,10 @@ def main() -> None:
         return run
 
     seconds = alternate({"padded": epoch(False), "packed": epoch(True)}, repeats)
-    ratio = seconds["padded"] / seconds["packed"]
+    ratio = seconds.ratio("padded", "packed")
     report(
         [Claim("SFT, packed over padded as LLaVA groups it", ratio, 1.5 if device.type == "cuda" else 1.0)],
-        seconds={name: round(value, 4) for name, value in seconds.items()},
+        seconds=seconds.rounded(),
         tokens={"longest": int(lengths.max()), "mean": round(float(lengths.mean()), 1), "samples": SAMPLES},
     )
 

@@ -62,10 +62,10 @@ def main() -> None:
     seconds = alternate({"stock": stock(), "ours": ours()}, repeats)
     report(
         [
-            Claim("stage-1 step over stock transformers", seconds["stock"] / seconds["ours"], 1.3),
+            Claim("stage-1 step over stock transformers", seconds.ratio("stock", "ours"), 1.3),
             Claim("peak memory of a stage-1 step : stock", memory["ours"] / memory["stock"], 0.6, at_least=False),
         ],
-        seconds={name: round(value, 4) for name, value in seconds.items()},
+        seconds=seconds.rounded(),
         memory_mb={name: round(value / 1e6) for name, value in memory.items()},
     )
 

@@ -54,7 +54,7 @@ def job_of(family: str, stage: str, assets: Path, prepared_root: Path, tmp_path:
         language_model=assets / recipe.language_model,
         data=world.prepare(study, assets, prepared_root, stage),
         initial=initial if stage == "finetune" else None,
-        deepspeed=world.ROOT / "config" / "deepspeed",
+        deepspeed=world.engines(),
         run=tmp_path / "runs",
         inputs={},
     )

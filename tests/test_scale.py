@@ -77,6 +77,7 @@ def test_engines_train_the_same_model(assets: Path, conversations: Path, tmp_pat
         "zero3-two-ranks": {"engine": "zero3", "processes": 2, "micro_batch": 4},
         "packed": {"engine": "ddp", "packing": True, "micro_batch": 8},
         "recomputed": {"engine": "ddp", "activation_checkpointing": True},
+        "recomputed-zero3": {"engine": "zero3", "activation_checkpointing": True, "processes": 2, "micro_batch": 4},
     }
     for name, execution in ways.items():
         finish(runs.command(name, **execution))
@@ -137,7 +138,7 @@ def test_bf16_is_really_used_in_the_matrix_products(
     job = Job(
         recipe=recipe, execution=study.execution.pretrain, device="cpu", tower=assets / recipe.vision_tower.weights,
         language_model=assets / recipe.language_model, data=world.prepare(study, assets, prepared_root, "pretrain"),
-        initial=None, deepspeed=world.ROOT / "config" / "deepspeed", run=tmp_path, inputs={},
+        initial=None, deepspeed=world.engines(), run=tmp_path, inputs={},
     )  # fmt: skip
     data = PreparedData(job.data)
     engine = Engine(build_task(job), recipe.settings, "ddp", job.deepspeed, 4, cpu=True)

@@ -272,13 +272,17 @@ def test_dropout_is_resumed_exactly(assets: Path, prepared_root: Path, tmp_path:
     study = world.make_study("phi", vdep=VDEP, epochs=8)
     prepared = world.prepare(study, assets, prepared_root, "pretrain")
     runs = Runs(study, "pretrain", assets, prepared, tmp_path)
-    finish(runs.command("undisturbed"))
-    process = start(runs.command("killed"))
+    ranks = {"processes": 2, "micro_batch": 4}
+    finish(runs.command("undisturbed", **ranks))
+    process = start(runs.command("killed", **ranks))
     world.wait_for(lambda: any(c >= "step-00000020" for c in checkpoints(runs.folder("killed"))))
     kill_trainer(process.pid)
     process.communicate(timeout=60)
-    finish(runs.command("killed"))
+    finish(runs.command("killed", **ranks))
     assert same(runs.folder("killed"), runs.folder("undisturbed"))
+    # the masks are each rank's own: other than those of one rank alone
+    finish(runs.command("alone"))
+    assert not same(runs.folder("alone"), runs.folder("undisturbed"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(assets: Path, captions: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def main() -> None:
             recipe=recipe, execution=study.execution.finetune.model_copy(update={"engine": sys.argv[1]}), device="cpu",
             tower=assets / "clip", language_model=assets / "llama", initial=Path(scratch, "initial"), run=Path(scratch),
             data=world.prepare(study, assets, Path(scratch, "prepared"), "finetune"), inputs={},
-            deepspeed=world.ROOT / "config" / "deepspeed",
+            deepspeed=world.engines(),
         )  # fmt: skip
         data = PreparedData(job.data)
         engine = Engine(build_task(job), recipe.settings, sys.argv[1], job.deepspeed, 4, cpu=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import torch
 
 from vdep.demo import data as demo_data
 from vdep.demo import tokenizer
-from vdep.files import sha256, write_json
+from vdep.files import read_json, sha256, write_json
 from vdep.recipe import TrainingRecipe
 from vdep.settings import VdepSettings
 from vdep.study import Study, load_study
@@ -221,13 +224,26 @@ def untrained_projector(study: Study, assets: Path, folder: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in projector(built).state_dict().items()}, folder / PROJECTOR_FILE)
 
 
+@cache
+def engines() -> Path:
+    """config/deepspeed, but that ZeRO-3 really takes these small models apart: as it comes, it keeps small parameters whole."""
+    folder = Path(tempfile.mkdtemp(prefix="engines"))
+    atexit.register(shutil.rmtree, folder)
+    for file in (ROOT / "config" / "deepspeed").glob("*.json"):
+        config = read_json(file)
+        if config["zero_optimization"]["stage"] == 3:
+            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        write_json(folder / file.name, config)
+    return folder
+
+
 def train_command(
     study: Study, assets: Path, prepared: Path, out: Path, stage: str, initial: Path | None = None, **execution: Any
 ) -> list[str]:
     """The arguments of ``python -m vdep train``, as the rule gives them."""
     recipe: TrainingRecipe = study.recipe("tiny", "run", stage)  # type: ignore[arg-type]
     settings = getattr(study.execution, stage).model_dump(mode="json") | execution
-    how = {"settings": settings, "device": "cpu", "deepspeed": str(ROOT / "config" / "deepspeed")}
+    how = {"settings": settings, "device": "cpu", "deepspeed": str(engines())}
     command = [
         "train", "--recipe", recipe.canonical, "--execution", json.dumps(how),
         "--tower", str(assets / recipe.vision_tower.weights / "manifest.json"),
