@@ -122,6 +122,7 @@ def test_done_says_what_the_weights_are(stage1: Runs, sft: Runs) -> None:
 
 
 def test_a_finished_run_is_not_trained_again(stage1: Runs) -> None:
+    assert not checkpoints(stage1.folder("undisturbed")), "nobody needs them any more"
     done = stage1.root / "undisturbed" / "done.json"
     before = done.read_bytes()
     done.unlink()
@@ -196,16 +197,21 @@ def test_a_trainer_saves_and_stops_when_its_driver_dies(stage1: Runs) -> None:
     assert same(stage1.folder("driverless"), stage1.folder("undisturbed"))
 
 
-def test_sigterm_saves_and_asks_to_be_started_again(sft: Runs) -> None:
-    process = start(sft.command("stopped", save_every=1000))
-    world.wait_for(lambda: "step 5/" in log_of(sft.folder("stopped")))
-    process.terminate()
+@pytest.mark.parametrize("receivers", ["launcher", "everybody"])
+def test_sigterm_saves_and_asks_to_be_started_again(receivers: str, sft: Runs) -> None:
+    """Sent to the launcher alone, or to torchrun, the rank and its data workers as well, as SLURM does to a job."""
+    folder = sft.folder(receivers)
+    process = start(sft.command(receivers, save_every=1000, workers=1))
+    world.wait_for(lambda: "step 5/" in log_of(folder))
+    others = psutil.Process(process.pid).children(recursive=True) if receivers == "everybody" else []
+    for receiver in (*others, process):
+        receiver.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output[-2000:]
     assert "start again to go on" in output
-    assert len(checkpoints(sft.folder("stopped"))) == 1
-    finish(sft.command("stopped"))
-    assert same(sft.folder("stopped"), sft.folder("undisturbed"))
+    assert len(checkpoints(folder)) == 1
+    finish(sft.command(receivers))
+    assert same(folder, sft.folder("undisturbed"))
 
 
 def test_it_saves_before_slurms_time_limit(assets: Path, captions: Path, tmp_path: Path) -> None:
@@ -215,6 +221,16 @@ def test_it_saves_before_slurms_time_limit(assets: Path, captions: Path, tmp_pat
     assert process.returncode == 75, output[-2000:]
     assert "the job's time is nearly up: asking the ranks to save and stop" in output
     assert len(checkpoints(runs.folder("limited"))) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this torch sees a GPU")
+def test_ranks_do_not_train_alone_where_torch_sees_no_gpu(assets: Path, captions: Path, tmp_path: Path) -> None:
+    runs = Runs(world.make_study(), "pretrain", assets, captions, tmp_path)
+    command = runs.command("refused", processes=2, micro_batch=8)
+    done = world.vdep(*(part.replace('"device": "cpu"', '"device": "cuda"') for part in command))
+    assert done.returncode != 0
+    assert "this should be one of 2 ranks on cuda, and torch makes it one of 1 on cpu" in done.stderr
+    assert not checkpoints(runs.folder("refused"))
 
 
 def log_of(run: Path) -> str:

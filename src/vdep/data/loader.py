@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -85,6 +86,11 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
             raise DataError(f"{error}. It was whole when the data was prepared: prepare it again.") from error
 
 
+def _outlive_sigterm(worker: int) -> None:
+    """SLURM sends SIGTERM to every process of a job; a rank that saves must not lose its workers. They end with the rank."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool) -> Iterator[tuple[int, bool, Batch | None]]:
     """Iterate from the first micro-batch of ``first_step``; resuming is nothing more than a later start."""
     loader: DataLoader[tuple[int, bool, Batch | None]] = DataLoader(
@@ -94,6 +100,7 @@ def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
+        worker_init_fn=_outlive_sigterm if workers else None,
         pin_memory=pin,
     )
     yield from loader

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -82,6 +83,14 @@ class Engine:
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.ranks: int = self.accelerator.num_processes
+        expected, ranks = ("cpu" if cpu else "cuda"), int(os.environ.get("WORLD_SIZE", "1"))
+        if self.device.type != expected or self.ranks != ranks:
+            # accelerate would let every rank train alone on the CPU, all of them into the same folder
+            raise ConfigError(
+                f"this should be one of {ranks} ranks on {expected}, and torch makes it one of {self.ranks} on "
+                f"{self.device.type}: a torch without CUDA, or a driver that is too old for it "
+                "(python -c 'import torch; torch.zeros(1).cuda()' says more)"
+            )
         self.task = task
         self.names = {name: p for name, p in task.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
@@ -93,7 +102,11 @@ class Engine:
         )
         self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
         if self.uses_deepspeed:
+            from deepspeed.utils import groups
+
             task.same_modules = self.model.zero_optimization_partition_weights()
+            # its own group has the backend's timeout, which for NCCL is ten minutes
+            torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._get_data_parallel_group())
             # as long as transformers knows of ZeRO-3, it builds every model partitioned; what is exported has to be whole
             unset_hf_deepspeed_config()
 

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def launch(job: Job, done: Path) -> int:
             if code != 0:
                 return code
         write_json(done, {"run": os.path.relpath(job.final, done.parent), **read_json(job.final / "final.json")})
+        # masters and moments of a finished run: twelve bytes a parameter that nobody reads again
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
     return 0
 
 
@@ -91,6 +94,7 @@ def _attempt(job: Job) -> int:
     log_path = logs / f"attempt-{number:03d}.log"
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--max-restarts=0",
+        "--signals-to-handle=SIGINT,SIGHUP,SIGQUIT",
         f"--nproc-per-node={job.execution.processes}", "-m", "vdep.train.worker", str(path),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(job.execution.threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -98,8 +102,9 @@ def _attempt(job: Job) -> int:
     micro_batch, limit = job.micro_batch, job.execution.stall_limit
     with open(log_path, "wb") as log_file:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+            preexec_fn=_ignore_sigterm,
+        )  # fmt: skip
         os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
         watchdog = Watchdog(job.heartbeats, limit, job.execution.processes)
         hanging, asked_to_stop = _watch(process, log_file, watchdog, job.execution.grace)
@@ -120,6 +125,11 @@ def _attempt(job: Job) -> int:
     raise TrainingError(
         f"training failed (exit code {code}); its log: {log_path}. The same command resumes from the last checkpoint."
     )
+
+
+def _ignore_sigterm() -> None:
+    """SLURM sends SIGTERM to every process of a job. torchrun would kill its workers 30 seconds later, while they save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def seconds_left() -> float | None:

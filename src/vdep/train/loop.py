@@ -31,7 +31,7 @@ from .engine import Engine
 from .final import rehearse_final, write_final
 from .flops import StepFlops, peak_flops
 from .health import Health, MicroBatchTooLargeError, memory_for, note_smaller_micro_batch
-from .heartbeat import Heartbeat
+from .heartbeat import SLOWER, Heartbeat
 from .job import RESUME_EXIT_CODE, Job
 from .logs import TrainingLogs, Work
 from .probe import gradient_ratio
@@ -59,7 +59,7 @@ def train(job: Job) -> int:
         execution = job.execution
         micro_batch = job.micro_batch
         # the watchdog is to find who hangs, and not the collective of those that wait
-        timeout = timedelta(seconds=2 * execution.stall_limit) if execution.stall_limit else timedelta(days=7)
+        timeout = timedelta(seconds=2 * SLOWER * execution.stall_limit) if execution.stall_limit else timedelta(days=7)
         with memory_for("building the model"):
             engine = Engine(
                 build_task(job), job.recipe.settings, execution.engine, job.deepspeed, micro_batch, job.device == "cpu",
@@ -115,7 +115,8 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         ratio = None
         if vdep and execution.probe_every and step % execution.probe_every == 0 and not engine.uses_deepspeed:
             torch.manual_seed(step_seed(settings.seed, step, engine.rank))
-            ratio = gradient_ratio(engine, [micro for micro, counts_here, _ in received if counts_here], scales)
+            with memory_for("training", micro_batch_helps=True):
+                ratio = gradient_ratio(engine, [micro for micro, counts_here, _ in received if counts_here], scales)
 
         torch.manual_seed(step_seed(settings.seed, step, engine.rank))
         engine.set_learning_rate(learning_rate(step, plan.steps, settings))

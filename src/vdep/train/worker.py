@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 
@@ -17,6 +18,8 @@ def die_with_parent() -> None:
 
 
 def main() -> int:
+    # torchrun runs without it (see ``launch``)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("vdep").setLevel(logging.INFO)
@@ -30,6 +33,9 @@ def main() -> int:
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"error{'' if rank == '0' else f' on rank {rank}'}: {error}", file=sys.stderr, flush=True)
+        return 1
+    except Exception:
+        traceback.print_exc()
         return 1
 
 
