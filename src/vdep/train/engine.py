@@ -100,6 +100,7 @@ class Engine:
             eps=settings.epsilon,
             fused=self.device.type == "cuda",
         )
+        self._moments_linked = False
         self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
         if self.uses_deepspeed:
             from deepspeed.utils import groups
@@ -141,6 +142,7 @@ class Engine:
         """The optimizer's step; returns the norm of the gradient before clipping."""
         if self.uses_deepspeed:
             self.model.step()
+            self._link_moments()
             norm = self.model.get_global_grad_norm()
             return float(norm) if norm is not None else float("nan")
         parameters = list(self.names.values())
@@ -149,6 +151,15 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(norm)
+
+    def _link_moments(self) -> None:
+        """DeepSpeed 0.19 links ZeRO-2's moments to the parameters once, after the step of the *first* parameter group, when the
+        other groups have none yet: with weight decay, which makes two groups, they could not be saved."""
+        zero = self.model.optimizer
+        if not self._moments_linked and hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+            zero._hp_optimizer_states_linked = False
+            zero._lazy_init_hp_params_optimizer_state()
+        self._moments_linked = True
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum") if self.ranks > 1 else values
