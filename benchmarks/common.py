@@ -29,7 +29,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from vdep.data.collate import Batch, collate, with_mode
+from vdep.data.collate import Batch, Row, collate, with_mode
 from vdep.data.conversation import IGNORE_INDEX, IMAGE_INDEX, Mode
 from vdep.model import packed
 from vdep.model.llava import assemble, count_image_tokens, drop_unused_layers, projector
@@ -140,13 +140,14 @@ def batch_of(
     image_loss: bool = False,
     packing: bool = False,
 ) -> Batch:
-    """A micro-batch of random pictures on the model's device."""
+    """A micro-batch of random pictures on the model's device, whose losses are means over it."""
     chosen = [with_mode(*sample, mode) for sample in chosen]
-    images = sum(bool((ids < 0).any()) for ids, _ in chosen)
+    images, tokens = sum(bool((ids < 0).any()) for ids, _ in chosen), model.config.image_seq_length
+    text = 1 / max(sum(int((labels != IGNORE_INDEX).sum()) for _, labels in chosen), 1)
+    rows = [Row(*sample, text, image_loss / max(images * tokens, 1)) for sample in chosen]
     side = model.config.vision_config.image_size
     pixels = np.random.default_rng(1).standard_normal((images, 3, side, side), np.float32) if images else None
-    batch = collate(chosen, [image_loss] * len(chosen), pixels, model.config.image_seq_length, packing)
-    return batch.to(model.device)
+    return collate(rows, pixels, tokens, packed=packing).to(model.device)
 
 
 def stock_inputs(model: LlavaForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:

@@ -29,8 +29,7 @@ from common import (
 
 from vdep.data.collate import Batch
 from vdep.data.conversation import Mode
-from vdep.model.objective import image_loss_sum
-from vdep.model.task import Scales
+from vdep.model.objective import image_losses
 from vdep.settings import VdepSettings
 
 BATCH, TEXT = 4, 20
@@ -53,7 +52,7 @@ def measure(geometry: Geometry, device: torch.device, dtype: torch.dtype, repeat
         model(**stock).loss.backward()
         outputs = model(**{**stock, "labels": None}, output_hidden_states=True)
         mask = text.image_mask
-        loss = image_loss_sum(outputs.hidden_states[-1], outputs.hidden_states[0], mask) / mask.sum()
+        loss = image_losses(outputs.hidden_states[-1], outputs.hidden_states[0], mask).mean()
         (ALPHA * loss).backward()
         step()
 
@@ -65,7 +64,7 @@ def measure(geometry: Geometry, device: torch.device, dtype: torch.dtype, repeat
     def passes(*batches: Batch, steps: int = 1) -> Callable[[], None]:
         def run() -> None:
             for number, batch in enumerate(batches, 1):
-                task(batch, Scales(1.0, ALPHA))[0].backward()
+                task(batch)[0].backward()
                 if number * steps % len(batches) == 0:
                     own_optimizer.step()
                     own_optimizer.zero_grad()

@@ -11,7 +11,6 @@ import argparse
 import torch
 from common import GEOMETRIES, Claim, Geometry, alternate, batch_of, build, build_task, optimizer_of, report, samples, say
 
-from vdep.model.task import Scales
 from vdep.train.flops import StepFlops, peak_flops
 
 TEXT = {"stage 1": 24, "SFT": 220}
@@ -37,7 +36,7 @@ def measure(
     supervised = int((batch.labels != -100).sum())
 
     def step() -> None:
-        task(batch, Scales(1.0 / supervised, 0.0))[0].backward()
+        task(batch)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
 

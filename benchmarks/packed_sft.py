@@ -25,7 +25,6 @@ from common import (
 )
 
 from vdep.data.plan import BatchPlan, assign
-from vdep.model.task import Scales
 
 SAMPLES, GLOBAL_BATCH, MICRO_BATCH = 64, 32, 8
 
@@ -55,7 +54,7 @@ def main() -> None:
         def run() -> None:
             for micro_batches in steps:
                 for micro in micro_batches:
-                    task(micro, Scales(1e-4, 0.0))[0].backward()
+                    task(micro)[0].backward()
                 optimizer.step()
                 optimizer.zero_grad()
 

@@ -23,8 +23,6 @@ from common import (
     stock_inputs,
 )
 
-from vdep.model.task import Scales
-
 BATCH, TEXT = 4, 20
 
 
@@ -51,7 +49,7 @@ def main() -> None:
         task = build_task(model, None)
 
         def step() -> None:
-            task(batch, Scales(1.0 / (BATCH * TEXT), 0.0))[0].backward()
+            task(batch)[0].backward()
             optimizer.step()
             optimizer.zero_grad()
 

@@ -67,7 +67,7 @@ def test_the_map_is_the_models_own_attention(checkpoint: tuple[str, Path], galle
     assert np.allclose(found.maps.sum(-1), found.totals[:2], atol=1e-6)
 
     # the whole attention matrix of the eager implementation, cut by hand
-    from vdep.data.collate import collate
+    from vdep.data.collate import Row, collate
     from vdep.data.images import ImageTransform, load_processor
 
     model = load_checkpoint(folder, torch.float32, attn_implementation="eager").eval()
@@ -77,7 +77,7 @@ def test_the_map_is_the_models_own_attention(checkpoint: tuple[str, Path], galle
     rows = instruction_positions(segments, tokenizer, world.IMAGE_TOKENS)
     with Image.open(images[0]) as image:
         pixels = ImageTransform(load_processor(folder), image_path)([image.convert("RGB")])
-    batch = collate([(encoded.input_ids, encoded.labels)], [False], pixels, world.IMAGE_TOKENS)
+    batch = collate([Row(encoded.input_ids, encoded.labels)], pixels, world.IMAGE_TOKENS)
     with torch.no_grad():
         projected = projector(model)(image_features(model, batch.pixel_values))  # type: ignore[arg-type]
         embeddings = splice(model.get_input_embeddings()(batch.input_ids), batch.image_mask, projected)

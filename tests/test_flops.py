@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from vdep.data.loader import MicroBatches, count, trained_lengths
 from vdep.data.plan import Hybrid
 from vdep.model.llava import drop_unused_layers
-from vdep.model.task import Scales
 from vdep.settings import VdepSettings
 from vdep.train.flops import StepFlops, peak_flops
 from vdep.train.logs import Throughput, Work, progress_line
@@ -38,8 +37,7 @@ def test_a_step_is_counted_as_torch_counts_it(
     with FlopCounterMode(display=False) as counter:
         for number in range(len(batch)):
             _, _, micro = MicroBatches(bench.data, bench.plan(Hybrid(1.0, schedule)), bench.transform, 0, 1, 1)[0, number]  # type: ignore[arg-type]
-            assert micro is not None
-            loss, _ = bench.task(micro, Scales(1.0, 1.0))
+            loss, _ = bench.task(micro)
             loss.backward()
     flops = StepFlops(model)
     # torch counts what is masked too: twice as much

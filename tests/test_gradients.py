@@ -13,14 +13,14 @@ import pytest
 import torch
 import world
 
-from vdep.data.collate import Batch, collate, with_mode
+from vdep.data.collate import Batch, Row, collate, with_mode
 from vdep.data.conversation import AUTO_IMAGE_INDEX, IMAGE_INDEX, Mode
 from vdep.data.images import ImageTransform, load_processor
-from vdep.data.loader import MicroBatches, count
+from vdep.data.loader import MicroBatches
 from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid
 from vdep.data.prepared import PreparedData
 from vdep.model.llava import build_model, drop_unused_layers, image_features, projector, set_dropout
-from vdep.model.task import AlignmentTask, Scales
+from vdep.model.task import AlignmentTask
 from vdep.settings import VdepSettings
 
 FAMILIES = list(world.FAMILIES)
@@ -48,24 +48,27 @@ class Bench:
         return BatchPlan(self.data.lengths, self.data.has_image, global_batch=batch, epochs=1, seed=0, hybrid=hybrid)
 
     def gradient(
-        self, batch: GlobalBatch, ranks: int = 1, micro: int = 100, alpha: float | None = None, packed: bool = False
+        self,
+        batch: GlobalBatch,
+        ranks: int = 1,
+        micro: int = 100,
+        alpha: float | None = None,
+        packed: bool = False,
+        group_size: int | None = None,
     ) -> torch.Tensor:
-        """The gradient of a global batch, accumulated over micro-batches and averaged over (simulated) ranks."""
+        """The gradient of a global batch, added up over micro-batches and (simulated) ranks."""
         self.task.model.model.language_model.set_attn_implementation("packed" if packed else "sdpa")
-        counts = count(batch, self.data, self.vdep.position)
-        scale = self.vdep.alpha if alpha is None else alpha
-        scales = Scales(ranks / max(counts.text_tokens, 1), scale * ranks / max(counts.image_positions, 1))
+        self.task.vdep = self.vdep if alpha is None else self.vdep.model_copy(update={"alpha": alpha})
         plan = self.plan(None)
         plan.batch = lambda step: batch  # type: ignore[method-assign]
         self.task.zero_grad()
         for rank in range(ranks):
-            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro, packed)
+            position = self.vdep.position
+            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro, packed, group_size, position)
             for number in range(source.rounds(0)):
                 _, _, micro_batch = source[0, number]
-                if micro_batch is not None:
-                    assert (micro_batch.sequence_lengths is not None) == packed
-                    loss, _ = self.task(micro_batch, scales)
-                    (loss / ranks).backward()
+                loss, _ = self.task(micro_batch)
+                loss.backward()
         return torch.cat([p.grad.flatten() for p in self.task.parameters() if p.grad is not None])
 
 
@@ -101,12 +104,14 @@ def test_a_vdep_pass_that_stops_after_the_image_has_the_same_gradient(
     bench = Bench(family, VdepSettings(alpha=0.5, position=position), assets, prepared_root)
     samples = [bench.data[i] for i in range(6)]
     pixels = bench.transform([bench_image(bench, s) for s in samples])
-    cut = [with_mode(s.input_ids, s.labels, Mode.VDEP) for s in samples]
+    cut = [Row(*with_mode(s.input_ids, s.labels, Mode.VDEP), image_weight=1.0) for s in samples]
     whole = [
-        (np.where(s.input_ids == IMAGE_INDEX, AUTO_IMAGE_INDEX, s.input_ids), np.full_like(s.labels, -100)) for s in samples
+        Row(np.where(s.input_ids == IMAGE_INDEX, AUTO_IMAGE_INDEX, s.input_ids), np.full_like(s.labels, -100), 1.0, 1.0)
+        for s in samples
     ]
-    assert all(len(a[0]) < len(b[0]) for a, b in zip(cut, whole, strict=True))
-    gradients = [gradient_of(bench, collate(batch, [True] * 6, pixels, bench.data.image_tokens)) for batch in (cut, whole)]
+    assert all(len(a.input_ids) < len(b.input_ids) for a, b in zip(cut, whole, strict=True))
+    tokens, before = bench.data.image_tokens, position == "next"
+    gradients = [gradient_of(bench, collate(batch, pixels, tokens, predecessor=before)) for batch in (cut, whole)]
     assert close(*gradients) < 1e-5
 
 
@@ -118,7 +123,7 @@ def bench_image(bench: Bench, sample: Any) -> Any:
 
 def gradient_of(bench: Bench, batch: Batch) -> torch.Tensor:
     bench.task.zero_grad()
-    loss, _ = bench.task(batch, Scales(1.0, 1.0))
+    loss, _ = bench.task(batch)
     loss.backward()
     return torch.cat([p.grad.flatten() for p in projector(bench.task.model).parameters() if p.grad is not None])
 
@@ -173,7 +178,7 @@ def test_a_batch_of_text_alone_trains_without_hanging_on_the_projector(assets: P
     bench = Bench("llama", VdepSettings(), assets, prepared_root)
     ids, labels = np.arange(4, 10, dtype=np.int32), np.full(6, -100, np.int32)
     labels[3:] = ids[3:]
-    gradient = gradient_of(bench, collate([(ids, labels)], [False], None, 9))
+    gradient = gradient_of(bench, collate([Row(ids, labels)], None, 9))
     assert gradient.numel() > 0, "the projector has a gradient, so that no other rank waits for it"
     assert not gradient.any()
 
@@ -189,9 +194,7 @@ def test_a_sample_without_image_has_nothing_to_do_in_vdep_mode(assets: Path, pre
             plan = bench.plan(None)
             plan.batch = lambda step, batch=alone: batch  # type: ignore[method-assign, misc]
             _, _, micro = MicroBatches(data, plan, bench.transform, 0, 1, 8, packed)[0, 0]
-            assert (micro is None) == (len(samples) == 1)
-            if micro is not None:
-                assert int(micro.image_mask.sum()) == data.image_tokens
+            assert int(micro.image_mask.sum()) == data.image_tokens * (len(samples) - 1)
 
 
 def _without_image(data: Any, row: int) -> Any:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdep.model.objective import image_loss_sum, text_loss_sum
+from vdep.model.objective import image_losses, text_losses
 
 LOSSES, POSITIONS, REDUCTIONS, NORMS = (
     ("l2", "sigmoid_l2", "inverse_l2"),
@@ -50,10 +50,10 @@ def test_every_image_loss_and_target_option(
     h, x = rng.normal(size=(2, 2, 7, 5))
     mask = rng.random((2, 7)) < 0.6
     mask[0, 0] = True
-    value = image_loss_sum(
+    value = image_losses(
         torch.tensor(h, dtype=dtype), torch.tensor(x, dtype=dtype), torch.tensor(mask),
         loss=loss, position=position, reduction=reduction, normalize=norm, inverse_floor=FLOOR,
-    )  # fmt: skip
+    ).sum()  # fmt: skip
     assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert float(value) == pytest.approx(by_hand(h, x, mask, loss, position, reduction, norm), rel=tolerance)
 
@@ -62,7 +62,7 @@ def test_every_image_loss_and_target_option(
 def test_detaching_the_target_cuts_the_gradient_through_it_and_nothing_else(detach: bool) -> None:
     h = torch.randn(1, 4, 3, requires_grad=True)
     x = torch.randn(1, 4, 3, requires_grad=True)
-    image_loss_sum(h, x, torch.ones(1, 4, dtype=torch.bool), detach_target=detach).backward()
+    image_losses(h, x, torch.ones(1, 4, dtype=torch.bool), detach_target=detach).sum().backward()
     assert h.grad is not None
     assert torch.allclose(h.grad, 2 * (h - x).detach() / 3)
     if detach:
@@ -76,7 +76,7 @@ def test_a_perfect_copy_stays_finite_in_every_loss() -> None:
     x = torch.randn(1, 3, 4)
     for loss in LOSSES:
         h = x.clone().requires_grad_()
-        value = image_loss_sum(h, x, torch.ones(1, 3, dtype=torch.bool), loss=loss)  # type: ignore[arg-type]
+        value = image_losses(h, x, torch.ones(1, 3, dtype=torch.bool), loss=loss).sum()  # type: ignore[arg-type]
         value.backward()
         assert torch.isfinite(value)
         assert h.grad is not None
@@ -86,7 +86,7 @@ def test_a_perfect_copy_stays_finite_in_every_loss() -> None:
 def test_the_inverse_loss_rewards_distance() -> None:
     x = torch.zeros(1, 1, 4)
     near, far = (
-        image_loss_sum(torch.full((1, 1, 4), v), x, torch.ones(1, 1, dtype=torch.bool), loss="inverse_l2") for v in (1.0, 2.0)
+        image_losses(torch.full((1, 1, 4), v), x, torch.ones(1, 1, dtype=torch.bool), loss="inverse_l2") for v in (1.0, 2.0)
     )
     assert far < near, "1/L2 read literally is minimised by moving away: it is reported as what it is"
 
@@ -104,12 +104,12 @@ def test_text_loss_by_hand(batch: int, length: int, seed: int) -> None:
         if labels[b, p] >= 0:
             logits = head(hidden[b, p - 1]).detach()
             expected += float(torch.logsumexp(logits, 0) - logits[labels[b, p]])
-    assert float(text_loss_sum(hidden, labels, head)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert float(text_losses(hidden, labels, head).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_nothing_supervised_is_a_loss_of_zero_with_a_gradient_of_zero() -> None:
     hidden = torch.randn(2, 5, 6, requires_grad=True)
-    loss = text_loss_sum(hidden, torch.full((2, 5), -100), torch.nn.Linear(6, 11))
+    loss = text_losses(hidden, torch.full((2, 5), -100), torch.nn.Linear(6, 11)).sum()
     loss.backward()
     assert float(loss) == 0
     assert hidden.grad is not None
@@ -122,5 +122,5 @@ def test_the_head_is_computed_at_supervised_positions_only() -> None:
     head.register_forward_hook(lambda m, inputs, output: seen.append(tuple(inputs[0].shape)))
     labels = torch.full((3, 50), -100)
     labels[0, 10:14] = 1
-    text_loss_sum(torch.randn(3, 50, 6), labels, head)
+    text_losses(torch.randn(3, 50, 6), labels, head)
     assert seen == [(4, 6)]

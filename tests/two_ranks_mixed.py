@@ -12,11 +12,12 @@ import numpy as np
 import torch
 import world
 
+from vdep.data.collate import empty_batch
 from vdep.data.images import ImageTransform, load_processor
 from vdep.data.loader import MicroBatches
 from vdep.data.plan import GlobalBatch
 from vdep.data.prepared import PreparedData
-from vdep.model.task import Scales
+from vdep.data.weights import Weights
 from vdep.train.build import build_plan, build_task
 from vdep.train.engine import Engine
 from vdep.train.job import Job
@@ -46,14 +47,14 @@ def main() -> None:
         )
         pictures, texts = np.flatnonzero(data.has_image), np.flatnonzero(~data.has_image)
         mine = [pictures[:4], pictures[4:8]] if first else [texts[:4], None]
+        each = Weights(np.full(4, 5e-4), np.zeros(4))
         stream = [
-            (0, number == 1, None if rows is None else source._build(GlobalBatch(rows, rows >= 0, rows < 0)))
+            (0, number == 1, empty_batch() if rows is None else source.build(GlobalBatch(rows, rows >= 0, rows < 0, each)))
             for number, rows in enumerate(mine)
         ]
         arriving = iter(stream)
         for _ in mine:
-            micro, counts, last = receive(0, arriving, engine.device)
-            engine.micro_step(micro, Scales(1e-3 if counts else 0.0, 0.0), last)
+            engine.micro_step(*receive(0, arriving, engine.device))
         norm = engine.apply()
         if first:
             sys.stdout.write(f"norm {norm}\n")

@@ -104,6 +104,12 @@ class VdepSettings(Settings):
     inverse_floor: Annotated[float, Field(gt=0)] = 1e-6
 
 
+class MicroBatchMeans(Settings):
+    """The originals' normalisation: the mean over micro-batches of ``micro_batch`` consecutive samples, each of their means."""
+
+    micro_batch: Annotated[int, Field(ge=1)]
+
+
 class StageSettings(Settings):
     """One stage of training. Defaults in ``stages``; a model and a variant may set any field of their own."""
 
@@ -119,12 +125,19 @@ class StageSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
+    normalization: Literal["global"] | MicroBatchMeans = "global"
+    """Over what the losses are averaged: the global batch, or ``{micro_batch: n}`` (docs/decisions.md)."""
     max_length: Annotated[int, Field(ge=8)] = 2048
     grouping: Literal["none", "modality_length"] = "none"
     precision: Literal["bf16", "float32"] = "bf16"
     tf32: bool = True
     dropout: Literal["model"] | Annotated[float, Field(ge=0, lt=1)] = "model"
     seed: int = 42
+
+    @property
+    def group_size(self) -> int | None:
+        """Samples of a normalisation group; None where the global batch is one."""
+        return None if self.normalization == "global" else self.normalization.micro_batch
 
 
 StageOverride = dict[str, Any]

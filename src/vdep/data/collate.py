@@ -18,7 +18,8 @@ class Batch:
 
     ``input_ids`` (batch, length), 0 at image positions; ``labels`` (batch, length), ``IGNORE_INDEX`` where not supervised;
     ``image_mask`` (batch, length) bool, in the order of ``pixel_values`` (images, 3, height, width), which is None where no
-    sample has an image; ``image_loss_mask`` (batch, length) bool, the image positions that the image loss reads.
+    sample has an image; ``text_weights`` and ``image_weights`` (batch, length) float64, what the loss of a supervised token
+    and of an image position weighs (``data.weights``), 0 where there is none.
     ``sequence_lengths`` is None, or says that the only row holds so many samples of these lengths, one after the other;
     the first token of a sample is never a label.
     """
@@ -26,7 +27,8 @@ class Batch:
     input_ids: Tensor
     labels: Tensor
     image_mask: Tensor
-    image_loss_mask: Tensor
+    text_weights: Tensor
+    image_weights: Tensor
     pixel_values: Tensor | None
     sequence_lengths: tuple[int, ...] | None = None
 
@@ -41,10 +43,22 @@ class Batch:
             change(self.input_ids),
             change(self.labels),
             change(self.image_mask),
-            change(self.image_loss_mask),
+            change(self.text_weights),
+            change(self.image_weights),
             None if self.pixel_values is None else change(self.pixel_values),
             self.sequence_lengths,
         )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample of a micro-batch: ``input_ids`` (length,) with one image index for each image, ``labels`` (length,), and what
+    each of its supervised tokens and image positions weighs; an ``image_weight`` of 0 supervises none of them."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    text_weight: float = 1.0
+    image_weight: float = 0.0
 
 
 def with_mode(input_ids: np.ndarray, labels: np.ndarray, mode: Mode) -> tuple[np.ndarray, np.ndarray]:
@@ -61,47 +75,58 @@ def with_mode(input_ids: np.ndarray, labels: np.ndarray, mode: Mode) -> tuple[np
 
 
 def collate(
-    samples: Sequence[tuple[np.ndarray, np.ndarray]],
-    image_loss: Sequence[bool],
+    samples: Sequence[Row],
     pixel_values: np.ndarray | None,
     image_tokens: int,
+    *,
     packed: bool = False,
+    predecessor: bool = False,
 ) -> Batch:
     """Expand images; then pad and stack, or put all samples one after the other into one row.
 
     Args:
-        samples: (input_ids, labels) of each sample, with one image index per image.
-        image_loss: whether the image positions of a sample are supervised.
         pixel_values: (images, 3, height, width), in the order of the samples.
+        predecessor: whether the first position of a sample is not supervised, because nothing stands before it (``next``).
     """
-    rows = [_expanded(*sample, supervised, image_tokens) for sample, supervised in zip(samples, image_loss, strict=True)]
-    images = sum(int(np.count_nonzero(mask)) for _, _, mask, _ in rows) // image_tokens
+    rows = [_expanded(sample, image_tokens, predecessor) for sample in samples]
+    images = sum(int(np.count_nonzero(row[2])) for row in rows) // image_tokens
     if images != (0 if pixel_values is None else len(pixel_values)):
         raise ValueError(f"{images} image positions for {0 if pixel_values is None else len(pixel_values)} images")
     columns = list(zip(*rows, strict=True))
     if packed:
         arrays = [np.concatenate(column)[None] for column in columns]
     else:
-        arrays = [_padded(column, fill) for column, fill in zip(columns, (0, IGNORE_INDEX, False, False), strict=True)]
-    input_ids, labels, image_mask, image_loss_mask = (torch.from_numpy(array) for array in arrays)
+        arrays = [_padded(column, fill) for column, fill in zip(columns, (0, IGNORE_INDEX, False, 0.0, 0.0), strict=True)]
+    input_ids, labels, image_mask, text_weights, image_weights = (torch.from_numpy(array) for array in arrays)
     pixels = None if pixel_values is None else torch.from_numpy(pixel_values)
     # a sample without image in VDEP mode has nothing left
     sequences = tuple(len(ids) for ids, *_ in rows if len(ids)) if packed else None
-    return Batch(input_ids, labels, image_mask, image_loss_mask, pixels, sequences)
+    return Batch(input_ids, labels, image_mask, text_weights, image_weights, pixels, sequences)
 
 
-def _expanded(ids: np.ndarray, labels: np.ndarray, supervised: bool, image_tokens: int) -> tuple[np.ndarray, ...]:
-    """(length,) each: ids, labels, image positions, supervised image positions, an image counted as its tokens."""
+def empty_batch() -> Batch:
+    """For a rank that has no sample left: two tokens without a loss, so that it takes part in every collective."""
+    nothing = np.zeros(2, np.int32)
+    return collate([Row(nothing, np.full_like(nothing, IGNORE_INDEX))], None, 1)
+
+
+def _expanded(row: Row, image_tokens: int, predecessor: bool) -> tuple[np.ndarray, ...]:
+    """(length,) each, an image counted as its tokens: ids, labels, image positions, weights of tokens, of image positions."""
+    ids, labels = row.input_ids, row.labels
     is_image = (ids == IMAGE_INDEX) | (ids == AUTO_IMAGE_INDEX)
     repeats = np.where(is_image, image_tokens, 1)
     expanded = np.repeat(labels, repeats).astype(np.int64)
     # nothing predicts the first token of a sample; in a packed row its neighbour would
     expanded[:1] = IGNORE_INDEX
     mask = np.repeat(is_image, repeats)
-    return np.repeat(np.where(is_image, 0, ids), repeats).astype(np.int64), expanded, mask, mask & supervised
+    image_weights = mask * row.image_weight
+    if predecessor:
+        image_weights[:1] = 0.0
+    text_weights = (expanded != IGNORE_INDEX) * row.text_weight
+    return np.repeat(np.where(is_image, 0, ids), repeats).astype(np.int64), expanded, mask, text_weights, image_weights
 
 
-def _padded(column: Sequence[np.ndarray], fill: int) -> np.ndarray:
+def _padded(column: Sequence[np.ndarray], fill: float) -> np.ndarray:
     array = np.full((len(column), max(map(len, column))), fill, column[0].dtype)
     for row, part in zip(array, column, strict=True):
         row[: len(part)] = part

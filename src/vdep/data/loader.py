@@ -11,16 +11,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
-from .collate import Batch, collate, with_mode
+from .collate import Batch, Row, collate, empty_batch, with_mode
 from .conversation import Mode
 from .images import ImageTransform, decode_image
 from .plan import BatchPlan, GlobalBatch, assign
 from .prepared import PreparedData, Sample
+from .weights import weigh
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the losses of one global batch are divided by, known without communication from the prepared data."""
+    """What one global batch holds, known without communication from the prepared data."""
 
     samples: int
     text_tokens: int
@@ -28,8 +29,13 @@ class Counts:
     images: int
 
 
-class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
-    """(step, whether it is the last of its step, batch) by running number; the batch is None where a rank has no sample."""
+class MicroBatches(Dataset[tuple[int, bool, Batch]]):
+    """(step, whether it is the last of its step, batch) by step and number; the batch is empty where a rank has no sample.
+
+    Args:
+        group_size: samples of a normalisation group (``data.weights``); None: the whole global batch is one.
+        position: which state the image loss compares (``VdepSettings.position``).
+    """
 
     def __init__(
         self,
@@ -40,6 +46,8 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
         ranks: int,
         micro_batch: int,
         packed: bool = False,
+        group_size: int | None = None,
+        position: str = "same",
     ) -> None:
         self.data = data
         self.plan = plan
@@ -48,6 +56,8 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
         self.ranks = ranks
         self.micro_batch = micro_batch
         self.packed = packed
+        self.group_size = group_size
+        self.position = position
 
     def rounds(self, step: int) -> int:
         """How many micro-batches each rank has at a step."""
@@ -56,28 +66,35 @@ class MicroBatches(Dataset[tuple[int, bool, Batch | None]]):
     def order(self, first_step: int) -> list[tuple[int, int]]:
         return [(step, i) for step in range(first_step, self.plan.steps) for i in range(self.rounds(step))]
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[int, bool, Batch | None]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[int, bool, Batch]:
         step, number = place
         batch = self.plan.batch(step)
+        batch = batch.weighed(
+            weigh(text_tokens(batch, self.data), image_positions(batch, self.data, self.position), self.group_size)
+        )
         lengths = trained_lengths(batch, self.data)
         shares = assign(batch, lengths, self.ranks, self.micro_batch, self.packed)[self.rank]
         share = shares[number]
-        return step, number == len(shares) - 1, self._build(share) if len(share) else None
+        return step, number == len(shares) - 1, self.build(share)
 
-    def _build(self, share: GlobalBatch) -> Batch | None:
-        encoded, images, supervised = [], [], []
-        for index, text_loss, image_loss in zip(share.samples, share.text_loss, share.image_loss, strict=True):
-            sample = self.data[int(index)]
-            if not text_loss and sample.location is None:
+    def build(self, share: GlobalBatch) -> Batch:
+        """The micro-batch of these samples, whose weights are known."""
+        assert share.weights is not None
+        rows, images = [], []
+        for place, index in enumerate(share.samples):
+            sample, in_text = self.data[int(index)], bool(share.text_loss[place])
+            if not in_text and sample.location is None:
                 continue  # without an image there is nothing to train in VDEP mode
-            supervised.append(bool(image_loss))
-            encoded.append(with_mode(sample.input_ids, sample.labels, Mode.LLAVA if text_loss else Mode.VDEP))
+            encoded = with_mode(sample.input_ids, sample.labels, Mode.LLAVA if in_text else Mode.VDEP)
+            rows.append(
+                Row(*encoded, float(share.weights.text[place]), float(share.weights.image[place] * share.image_loss[place]))
+            )
             if sample.location is not None:
                 images.append(self._read(sample))
-        if not encoded:
-            return None
+        if not rows:
+            return empty_batch()
         pixels = self.transform(images) if images else None
-        return collate(encoded, supervised, pixels, self.data.image_tokens, self.packed)
+        return collate(rows, pixels, self.data.image_tokens, packed=self.packed, predecessor=self.position == "next")
 
     def _read(self, sample: Sample) -> Image.Image:
         try:
@@ -91,9 +108,9 @@ def _outlive_sigterm(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool) -> Iterator[tuple[int, bool, Batch | None]]:
+def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool) -> Iterator[tuple[int, bool, Batch]]:
     """Iterate from the first micro-batch of ``first_step``; resuming is nothing more than a later start."""
-    loader: DataLoader[tuple[int, bool, Batch | None]] = DataLoader(
+    loader: DataLoader[tuple[int, bool, Batch]] = DataLoader(
         source,
         batch_size=None,
         sampler=source.order(first_step),
@@ -112,14 +129,24 @@ def trained_lengths(batch: GlobalBatch, data: PreparedData) -> np.ndarray:
     return np.where(batch.text_loss, data.lengths[batch.samples], to_the_images_end)
 
 
-def count(batch: GlobalBatch, data: PreparedData, position: str) -> Counts:
-    """The counts of a global batch. With ``next``, an image at the very start of a sample has one position less."""
-    images = data.has_image[batch.samples]
+def text_tokens(batch: GlobalBatch, data: PreparedData) -> np.ndarray:
+    """(samples,) tokens that the text loss of a global batch reads."""
+    return data.supervised_tokens[batch.samples] * batch.text_loss
+
+
+def image_positions(batch: GlobalBatch, data: PreparedData, position: str) -> np.ndarray:
+    """(samples,) positions that the image loss of a global batch reads. With ``next``, an image at the very start of a sample
+    has one less."""
     first = data.image_at[batch.samples] == 0
     per_image = data.image_tokens - (first if position == "next" else np.zeros(len(batch), bool))
+    return per_image * data.has_image[batch.samples] * batch.image_loss
+
+
+def count(batch: GlobalBatch, data: PreparedData, position: str) -> Counts:
+    """The counts of a global batch."""
     return Counts(
         samples=len(batch),
-        text_tokens=int((data.supervised_tokens[batch.samples] * batch.text_loss).sum()),
-        image_positions=int((per_image * images * batch.image_loss).sum()),
-        images=int(images.sum()),
+        text_tokens=int(text_tokens(batch, data).sum()),
+        image_positions=int(image_positions(batch, data, position).sum()),
+        images=int(data.has_image[batch.samples].sum()),
     )

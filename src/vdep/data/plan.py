@@ -11,11 +11,13 @@ with the LLaVA samples alone, and trains both losses of a sample in one pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+
+from .weights import Weights
 
 _STREAMS = {"llava": 1, "vdep": 2, "mix": 3, "modality": 4, "megabatch": 5}
 
@@ -38,12 +40,18 @@ class GlobalBatch:
     samples: np.ndarray
     text_loss: np.ndarray
     image_loss: np.ndarray
+    weights: Weights | None = None
+    """What the losses of each sample weigh, once that has been computed (``data.loader``)."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def take(self, rows: np.ndarray | slice) -> GlobalBatch:
-        return GlobalBatch(self.samples[rows], self.text_loss[rows], self.image_loss[rows])
+        weights = None if self.weights is None else self.weights.take(rows)
+        return GlobalBatch(self.samples[rows], self.text_loss[rows], self.image_loss[rows], weights)
+
+    def weighed(self, weights: Weights) -> GlobalBatch:
+        return replace(self, weights=weights)
 
 
 def _mix64(values: np.ndarray) -> np.ndarray:

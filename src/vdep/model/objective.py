@@ -1,9 +1,9 @@
-"""The objective of VDEP: hidden states, image embeddings, masks -> losses. It knows nothing of models or loops.
+"""The objective of VDEP: hidden states, image embeddings, weights -> losses. It knows nothing of models, loops or ranks.
 
-L = L_t + alpha * L_i (paper, Eq. 10). L_t is the mean cross-entropy over the supervised text tokens, L_i the mean over the
-supervised image positions of a distance between the projector's embedding X and the language model's last hidden state h
-(after its final norm, what the head reads). Both means run over the *global* batch, so that the result depends neither on
-the number of GPUs nor on gradient accumulation: the functions here return sums, and the caller divides by global counts.
+L = L_t + alpha * L_i (paper, Eq. 10) is ``objective``. L_t is a weighted sum of the cross-entropy of supervised text tokens,
+L_i one of the distance, at the supervised image positions, between the projector's embedding X and the language model's last
+hidden state h (after its final norm, what the head reads). The weights say over what the means are taken (``data.weights``):
+they are known from the data before a step, so that the result depends neither on the number of GPUs nor on accumulation.
 
 What the paper leaves open, and where it is decided (docs/decisions.md):
   position        h[p] against X[p] (``same``), or h[p-1] against X[p] (``next``)
@@ -14,7 +14,7 @@ What the paper leaves open, and where it is decided (docs/decisions.md):
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +22,43 @@ from torch import Tensor
 
 IGNORE_INDEX = -100
 
+ImageLoss = Literal["l2", "sigmoid_l2", "inverse_l2"]
+
+
+class Objective(NamedTuple):
+    """L and its two parts, scalars in float32 (float64 for such a model)."""
+
+    total: Tensor
+    text: Tensor
+    """L_t."""
+    image: Tensor
+    """L_i, before alpha."""
+
+
+def objective(
+    text: Tensor, text_weights: Tensor | float, image: Tensor, image_weights: Tensor | float, alpha: float
+) -> Objective:
+    """L = L_t + alpha * L_i (Eq. 10), of a whole step or of the part of it that is at hand: parts add up.
+
+    Args:
+        text: (supervised tokens,), from ``text_losses``; ``text_weights`` what each weighs: one number for all, or (tokens,).
+        image: (supervised image positions,), from ``image_losses``; ``image_weights`` likewise.
+    """
+    text_loss, image_loss = _weighted_sum(text, text_weights), _weighted_sum(image, image_weights)
+    return Objective(text_loss + alpha * image_loss, text_loss, image_loss)
+
+
+def _weighted_sum(losses: Tensor, weights: Tensor | float) -> Tensor:
+    return (losses * (weights.to(losses.dtype) if isinstance(weights, Tensor) else weights)).sum()
+
 
 def _precise(values: Tensor) -> Tensor:
     """Losses are computed in float32, or in float64 where the model is."""
     return values if values.dtype == torch.float64 else values.float()
 
 
-def text_loss_sum(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tensor:
-    """Sum of the cross-entropy over supervised tokens; the head is computed at those positions only.
+def text_losses(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tensor:
+    """The cross-entropy of every supervised token; the head is computed at those positions only.
 
     Args:
         hidden: (batch, length, dim), what ``head`` reads.
@@ -38,27 +67,28 @@ def text_loss_sum(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tens
         head: maps (tokens, dim) to logits (tokens, vocabulary).
 
     Returns:
-        A scalar in float32 (float64 for such a model); 0 with a gradient of 0 where nothing is supervised.
+        (supervised tokens,) row by row, in float32 (float64 for such a model). Where nothing is supervised its sum is 0, with
+        a gradient of 0.
     """
     targets = labels[:, 1:]
     supervised = targets != IGNORE_INDEX
     states = hidden[:, :-1][supervised]
-    return F.cross_entropy(_precise(head(states)), targets[supervised], reduction="sum")
+    return F.cross_entropy(_precise(head(states)), targets[supervised], reduction="none")
 
 
-def image_loss_sum(
+def image_losses(
     hidden: Tensor,
     embeddings: Tensor,
     supervised: Tensor,
     *,
-    loss: Literal["l2", "sigmoid_l2", "inverse_l2"] = "l2",
+    loss: ImageLoss = "l2",
     position: Literal["same", "next"] = "same",
     detach_target: bool = True,
     reduction: Literal["mean", "sum_dims"] = "mean",
     normalize: Literal["none", "layer_norm"] = "none",
     inverse_floor: float = 1e-6,
 ) -> Tensor:
-    """Sum of the image loss over supervised image positions (paper, Eq. 6 and Tables 8-10).
+    """The image loss of every supervised image position (paper, Eq. 6 and Tables 8-10).
 
     Args:
         hidden: (batch, length, dim), last hidden states after the final norm.
@@ -68,7 +98,7 @@ def image_loss_sum(
         inverse_floor: added to d in ``inverse_l2`` = 1/(d + floor), so that a perfect copy stays finite.
 
     Returns:
-        A scalar in float32 (float64 for such a model).
+        (supervised image positions,) row by row, in float32 (float64 for such a model).
     """
     if position == "next":
         hidden, embeddings, supervised = hidden[:, :-1], embeddings[:, 1:], supervised[:, 1:]
@@ -86,4 +116,4 @@ def image_loss_sum(
     elif loss == "inverse_l2":
         # read literally, 1/L2 rewards distance: it is built and reported as what it is
         distance = 1.0 / (distance + inverse_floor)
-    return distance.sum()
+    return distance

@@ -1,4 +1,4 @@
-"""A LLaVA and its losses as one module: micro-batch -> (loss, report). LLaVA mode and VDEP mode are two losses of one task."""
+"""A LLaVA and its objective as one module: micro-batch -> (loss, report). Its two modes are two losses of one task."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from transformers import LlavaForConditionalGeneration
 from ..data.collate import Batch
 from ..settings import VdepSettings
 from .llava import image_features, projector, splice
-from .objective import image_loss_sum, text_loss_sum
+from .objective import IGNORE_INDEX, Objective, image_losses, objective, text_losses
 from .packed import packed_arguments
 
 
-class Scales(NamedTuple):
-    """What the summed losses of a micro-batch are multiplied with: 1 / the counts of the *global* batch, times the number
-    of ranks where the engine averages gradients over them. ``image`` holds alpha as well."""
-
-    text: float
-    image: float
-
-
 class Report(NamedTuple):
-    """Sums over a micro-batch, detached: losses, and what tells whether the projector drifts (docs/method.md)."""
+    """What adds up over micro-batches, detached: both losses, and what tells whether the projector drifts (docs/method.md)."""
 
-    text_sum: Tensor
-    image_sum: Tensor
+    text_loss: Tensor
+    image_loss: Tensor
     projector_norm_sum: Tensor
     """Sum over images of the mean over image tokens of ||X||."""
     projector_variance_sum: Tensor
@@ -47,25 +39,27 @@ class AlignmentTask(nn.Module):
         """Whether every pass has to call every module, whatever the micro-batch holds: where ranks hold parts of the weights
         (ZeRO-3), each module gathers them from all ranks, and one that calls fewer would leave the others waiting."""
 
-    def forward(self, batch: Batch, scales: Scales) -> tuple[Tensor, Report]:
-        """The scaled loss of a micro-batch (a scalar with a gradient) and the sums behind it."""
-        losses, report = self.losses(batch)
-        return losses["text"] * scales.text + losses["image"] * scales.image, report
+    def forward(self, batch: Batch) -> tuple[Tensor, Report]:
+        """The share of a micro-batch in its step's loss (a scalar with a gradient), and what is to be told of it."""
+        parts, report = self.losses(batch)
+        return parts.total, report
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Report]:
-        """Unscaled sums ``text`` and ``image``; both belong to one forward pass."""
+    def losses(self, batch: Batch) -> tuple[Objective, Report]:
+        """The share of a micro-batch in L, L_t and L_i; all belong to one forward pass."""
         embeddings, image_embeddings = self.embed(batch)
         packed = {} if batch.sequence_lengths is None else packed_arguments(batch.sequence_lengths, embeddings.device)
         hidden = self.model.model.language_model(inputs_embeds=embeddings, use_cache=False, **packed).last_hidden_state
-        zero = image_embeddings.float().sum() * 0.0
         # also where nothing is supervised: every rank's backward has to reach every trained parameter
-        text = text_loss_sum(hidden, batch.labels, self.model.lm_head)
-        image = zero
-        if self.vdep is not None and bool(batch.image_loss_mask.any()):
-            image = image_loss_sum(
+        text = text_losses(hidden, batch.labels, self.model.lm_head)
+        text_weights = batch.text_weights[batch.labels != IGNORE_INDEX]
+        image = image_weights = text.new_zeros(0)
+        if self.vdep is not None:
+            supervised = batch.image_weights > 0
+            image_weights = batch.image_weights[supervised]
+            image = image_losses(
                 hidden,
                 embeddings,
-                _with_predecessor(batch) if self.vdep.position == "next" else batch.image_loss_mask,
+                supervised,
                 loss=self.vdep.loss,
                 position=self.vdep.position,
                 detach_target=self.vdep.detach_target,
@@ -73,10 +67,12 @@ class AlignmentTask(nn.Module):
                 normalize=self.vdep.normalize,
                 inverse_floor=self.vdep.inverse_floor,
             )
+        parts = objective(text, text_weights, image, image_weights, self.vdep.alpha if self.vdep else 0.0)
         norm, variance, cosine = projector_statistics(image_embeddings if batch.pixel_values is not None else None)
-        report = Report(text.detach(), image.detach(), norm, variance, cosine)
-        # `zero` keeps the projector in the graph where a micro-batch has no image, so that no rank waits for its gradient
-        return {"text": text + zero, "image": image + zero}, report
+        report = Report(parts.text.detach(), parts.image.detach(), norm, variance, cosine)
+        # keeps the projector in the graph where a micro-batch has no image, so that no rank waits for its gradient
+        zero = image_embeddings.float().sum() * 0.0
+        return Objective(*(part + zero for part in parts)), report
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The language model's input (batch, length, dim), and X (images, image_tokens, dim)."""
@@ -97,16 +93,6 @@ class AlignmentTask(nn.Module):
     @property
     def _tower_dtype(self) -> torch.dtype:
         return self.model.model.vision_tower.dtype
-
-
-def _with_predecessor(batch: Batch) -> Tensor:
-    """The supervised image positions but those that begin a packed sample: what stands before them is another sample's."""
-    if batch.sequence_lengths is None:
-        return batch.image_loss_mask
-    starts = torch.tensor([0, *batch.sequence_lengths[:-1]]).cumsum(0)
-    mask = batch.image_loss_mask.clone()
-    mask[0, starts.to(mask.device)] = False
-    return mask
 
 
 @torch.no_grad()

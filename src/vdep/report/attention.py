@@ -28,7 +28,7 @@ from transformers import AttentionInterface, LlavaForConditionalGeneration
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ..data.collate import Batch, collate
+from ..data.collate import Batch, Row, collate
 from ..data.conversation import TEMPLATES, Segment, encode_segments, prompt_segments
 from ..data.images import ImageTransform, load_processor
 from ..errors import ReportError
@@ -146,7 +146,7 @@ def flow(
     for number, path in enumerate(images):
         with Image.open(path) as image:
             values = transform([image.convert("RGB")])
-        batch = collate([(encoded.input_ids, encoded.labels)], [False], values, image_tokens).to(torch.device(device))
+        batch = collate([Row(encoded.input_ids, encoded.labels)], values, image_tokens).to(torch.device(device))
         found = _one(model, batch, positions)
         totals.append(found.sum(-1))
         if number < samples:

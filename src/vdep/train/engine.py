@@ -23,7 +23,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from ..data.collate import Batch
 from ..errors import ConfigError
-from ..model.task import AlignmentTask, Report, Scales
+from ..model.task import AlignmentTask, Report
 from ..settings import StageSettings
 from . import extension
 
@@ -126,16 +126,17 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def micro_step(self, batch: Batch, scales: Scales, last: bool) -> Report:
-        """Forward and backward of one micro-batch; gradients are averaged over ranks at the ``last`` one of a step."""
+    def micro_step(self, batch: Batch, last: bool) -> Report:
+        """Forward and backward of one micro-batch; at the ``last`` one of a step, gradients are added up over ranks."""
         if self.uses_deepspeed:
             self.model.set_gradient_accumulation_boundary(last)
-            loss, report = self.model(batch, scales)
-            self.model.backward(loss)
+            loss, report = self.model(batch)
+            # both engines average over ranks, and what a micro-batch's losses weigh is its share of the sum
+            self.model.backward(loss * self.ranks)
             return report
         with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-            loss, report = self.model(batch, scales)
-            self.accelerator.backward(loss)
+            loss, report = self.model(batch)
+            self.accelerator.backward(loss * self.ranks)
         return report
 
     def apply(self) -> float:

@@ -24,7 +24,7 @@ from ..data.loader import Counts, MicroBatches, count, micro_batches, trained_le
 from ..data.plan import GlobalBatch
 from ..data.prepared import PreparedData
 from ..files import exclusive_lock, write_json
-from ..model.task import Report, Scales
+from ..model.task import Report
 from .build import build_plan, build_task
 from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
@@ -89,7 +89,10 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         with memory_for("writing the weights"):
             rehearse_final(job, engine)
     transform = ImageTransform(load_processor(job.tower), settings.image)
-    source = MicroBatches(data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing)
+    position = vdep.position if vdep else "same"
+    source = MicroBatches(
+        data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing, settings.group_size, position
+    )
     stream = micro_batches(source, first_step, execution.workers, pin=job.device == "cuda")
     health = Health(job, data, first_step)
     flops, peak = StepFlops(engine.task.model), peak_flops(engine.device, settings.precision)
@@ -106,8 +109,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     for step in range(first_step, plan.steps):
         heart.beat(f"step {step + 1}")
         batch = plan.batch(step)
-        counts = count(batch, data, vdep.position if vdep else "same")
-        scales = loss_scales(counts, vdep.alpha if vdep else 0.0, engine.ranks)
+        counts = count(batch, data, position)
         waited = time.monotonic()
         received = [receive(step, stream, engine.device) for _ in range(source.rounds(step))]
         waited = time.monotonic() - waited
@@ -116,20 +118,15 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         if vdep and execution.probe_every and step % execution.probe_every == 0 and not engine.uses_deepspeed:
             torch.manual_seed(step_seed(settings.seed, step, engine.rank))
             with memory_for("training", micro_batch_helps=True):
-                ratio = gradient_ratio(engine, [micro for micro, counts_here, _ in received if counts_here], scales)
+                ratio = gradient_ratio(engine, [micro for micro, _ in received])
 
         torch.manual_seed(step_seed(settings.seed, step, engine.rank))
         engine.set_learning_rate(learning_rate(step, plan.steps, settings))
         with memory_for("training", micro_batch_helps=True):
-            reports = [
-                engine.micro_step(micro, scales if counts_here else Scales(0.0, 0.0), last)
-                for micro, counts_here, last in received
-            ]
+            reports = [engine.micro_step(micro, last) for micro, last in received]
             norm = engine.apply()
 
-        totals = sum_reports(
-            engine, [r for r, (_, counts_here, _) in zip(reports, received, strict=True) if counts_here], stop[0]
-        )
+        totals = sum_reports(engine, reports, stop[0])
         row = step_row(step, batch, counts, totals, norm, learning_rate(step, plan.steps, settings))
         health.check(row, batch)
         if logs:
@@ -190,29 +187,15 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "big") >> 1
 
 
-def receive(step: int, stream: Iterator[tuple[int, bool, Batch | None]], device: torch.device) -> tuple[Batch, bool, bool]:
-    """(micro-batch on the device, whether its samples count, whether it is the step's last).
-
-    A rank that has no sample left in a partial batch goes through the motions, so that the others' collectives find it.
-    """
+def receive(step: int, stream: Iterator[tuple[int, bool, Batch]], device: torch.device) -> tuple[Batch, bool]:
+    """(micro-batch on the device, whether it is the step's last)."""
     got, last, batch = next(stream)
     assert got == step, f"the loader is at step {got}, the loop at {step}"
-    if batch is not None:
-        return batch.to(device), True, last
-    ids, mask = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.bool)
-    return Batch(ids, torch.full_like(ids, -100), mask, mask, None).to(device), False, last
-
-
-def loss_scales(counts: Counts, alpha: float, ranks: int) -> Scales:
-    """Means over the global batch. The engines average gradients over ranks, hence the number of ranks."""
-    return Scales(
-        text=ranks / counts.text_tokens if counts.text_tokens else 0.0,
-        image=alpha * ranks / counts.image_positions if counts.image_positions else 0.0,
-    )
+    return batch.to(device), last
 
 
 def sum_reports(engine: Engine, reports: list[Report], stop: bool) -> dict[str, float]:
-    """The sums of a step's micro-batches over all ranks, and on how many ranks the flag to stop is up."""
+    """What adds up over a step's micro-batches and ranks, and on how many ranks the flag to stop is up."""
     mine = torch.zeros(len(Report._fields) + 1, dtype=torch.float64)
     for report in reports:
         mine[:-1] += torch.stack([value.double().cpu() for value in report])
@@ -227,8 +210,8 @@ def step_row(
     """What ``losses.jsonl`` says of a step: nothing but what the recipe determines."""
     row = {
         "step": step,
-        "text_loss": totals["text_sum"] / counts.text_tokens if counts.text_tokens else None,
-        "image_loss": totals["image_sum"] / counts.image_positions if counts.image_positions else None,
+        "text_loss": totals["text_loss"] if counts.text_tokens else None,
+        "image_loss": totals["image_loss"] if counts.image_positions else None,
         "gradient_norm": norm,
         "learning_rate": rate,
         "samples": hashlib.sha256(batch.samples.tobytes()).hexdigest()[:16],

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from ..data.collate import Batch
 from ..model.llava import projector
-from ..model.task import Scales
 from .engine import Engine
 
 
-def gradient_ratio(engine: Engine, batches: Sequence[Batch], scales: Scales) -> float | None:
+def gradient_ratio(engine: Engine, batches: Sequence[Batch]) -> float | None:
     """||gradient of alpha L_i|| / ||gradient of L_t|| over a whole step, all ranks together.
 
     A pass of its own, beside training: it leaves no gradient behind. None where the text loss has none.
@@ -22,9 +21,9 @@ def gradient_ratio(engine: Engine, batches: Sequence[Batch], scales: Scales) -> 
     sums = {name: [torch.zeros_like(p) for p in parameters] for name in ("text", "image")}
     for batch in batches:
         with engine.accelerator.autocast():
-            losses, _ = engine.task.losses(batch)
-        for name, scale in (("text", scales.text), ("image", scales.image)):
-            gradients = torch.autograd.grad(losses[name] * scale, parameters, retain_graph=name == "text", allow_unused=True)
+            parts, _ = engine.task.losses(batch)
+        for name, loss in (("text", parts.text), ("image", parts.total - parts.text)):
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=name == "text", allow_unused=True)
             for total, gradient in zip(sums[name], gradients, strict=True):
                 if gradient is not None:
                     total += gradient
@@ -33,4 +32,4 @@ def gradient_ratio(engine: Engine, batches: Sequence[Batch], scales: Scales) -> 
 
 
 def _norm(engine: Engine, tensors: Sequence[Tensor]) -> float:
-    return float(engine.sum_over_ranks(torch.cat([t.flatten() for t in tensors])).norm()) / engine.ranks
+    return float(engine.sum_over_ranks(torch.cat([t.flatten() for t in tensors])).norm())

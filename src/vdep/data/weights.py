@@ -1,0 +1,44 @@
+"""What the losses of each sample weigh in its global batch, known before the step from the prepared data alone.
+
+The samples of a global batch, in the order of the plan, are cut into *normalisation groups*. Each group's text loss is the
+mean over its supervised tokens and its image loss the mean over its supervised image positions; a step's losses are the means
+over its groups. ``global`` makes one group of the whole batch. ``micro_batch: n`` makes groups of n samples: the originals'
+mean of micro-batch means (``Trainer.training_step`` of transformers 4.37 divides by the number of micro-batches, and ranks
+average), in which a token weighs more where its micro-batch has few. As weights belong to samples, ranks, packing and
+accumulation change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Weights:
+    """(samples,) each, in the order of the batch: what every supervised token, and every supervised image position, of a sample
+    weighs."""
+
+    text: np.ndarray
+    image: np.ndarray
+
+    def take(self, rows: np.ndarray | slice) -> Weights:
+        return Weights(self.text[rows], self.image[rows])
+
+
+def weigh(tokens: np.ndarray, positions: np.ndarray, group_size: int | None) -> Weights:
+    """Weights of a global batch in which sample i has ``tokens[i]`` supervised tokens and ``positions[i]`` image positions.
+
+    Args:
+        group_size: samples of a normalisation group, the last of which may be smaller; None makes one group of all.
+    """
+    groups = np.arange(len(tokens)) // (group_size or max(len(tokens), 1))
+    return Weights(_means(tokens, groups), _means(positions, groups))
+
+
+def _means(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """1 / (groups * the group's count) for each sample. A group without any is one whose mean is 0."""
+    totals = np.bincount(groups, weights=counts)
+    each = np.divide(1.0, len(totals) * totals, out=np.zeros(len(totals)), where=totals > 0)
+    return each[groups]
