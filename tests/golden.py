@@ -48,6 +48,12 @@ CASES = {
     "interleaved": Case("pretrain", "ddp", {"alpha": 0.5, "ratio": 0.8}),
     "fused": Case("pretrain", "ddp", {"alpha": 0.5, "ratio": 0.8, "schedule": "fused"}),
     "next": Case("pretrain", "ddp", {"alpha": 0.5, "position": "next", "loss": "sigmoid_l2"}),
+    "whole steps": Case(
+        "pretrain", "ddp", {"alpha": 2.0, "distance": "root", "positions": "sum", "mixing": "steps", "auto_image": "token"}
+    ),
+    "means of groups": Case(
+        "pretrain", "ddp", {"alpha": 0.5, "loss": "sigmoid_l2", "form": "group"}, {"normalization": {"micro_batch": 4}}
+    ),
     "stage 1, clipped and decayed": Case("pretrain", "ddp", {"alpha": 0.5}, HARD),
     "SFT, DDP": Case("finetune", "ddp", None, HARD, {"micro_batch": 4}),
     "SFT, ZeRO-2": Case("finetune", "zero2", None, HARD, {"micro_batch": 4, "packing": True}),

@@ -32,7 +32,7 @@ def test_a_step_is_counted_as_torch_counts_it(
     model.lm_head.requires_grad_(whole_model)
     model.model.language_model.embed_tokens.requires_grad_(False)
     batch = bench.plan(Hybrid(1.0, schedule)).batch(0)  # type: ignore[arg-type]
-    lengths, counts = trained_lengths(batch, bench.data), count(batch, bench.data, "same")
+    lengths, counts = trained_lengths(batch, bench.data), count(batch, bench.data)
     # a micro-batch for each length: without padding
     with FlopCounterMode(display=False) as counter:
         for number in range(len(batch)):

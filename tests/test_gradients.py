@@ -63,8 +63,7 @@ class Bench:
         plan.batch = lambda step: batch  # type: ignore[method-assign]
         self.task.zero_grad()
         for rank in range(ranks):
-            position = self.vdep.position
-            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro, packed, group_size, position)
+            source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro, packed, self.vdep, group_size)
             for number in range(source.rounds(0)):
                 _, _, micro_batch = source[0, number]
                 loss, _ = self.task(micro_batch)

@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from vdep.model.objective import image_losses, text_losses
 
-LOSSES, POSITIONS, REDUCTIONS, NORMS = (
+LOSSES, POSITIONS, DISTANCES, REDUCTIONS, NORMS = (
     ("l2", "sigmoid_l2", "inverse_l2"),
     ("same", "next"),
+    ("squared", "root"),
     ("mean", "sum_dims"),
     ("none", "layer_norm"),
 )
 FLOOR = 1e-3
 
 
-def by_hand(h: np.ndarray, x: np.ndarray, mask: np.ndarray, loss: str, position: str, reduction: str, norm: str) -> float:
+def by_hand(
+    h: np.ndarray, x: np.ndarray, mask: np.ndarray, loss: str, position: str, distance: str, reduction: str, norm: str
+) -> float:
     """The image loss as one would write it on paper: loops, float64, no library."""
 
     def normalised(v: np.ndarray) -> np.ndarray:
@@ -37,14 +40,18 @@ def by_hand(h: np.ndarray, x: np.ndarray, mask: np.ndarray, loss: str, position:
         d = float(((state - target) ** 2).sum())
         if reduction == "mean":
             d /= h.shape[2]
+        if distance == "root":
+            d = math.sqrt(d)
         total += {"l2": d, "sigmoid_l2": 1 / (1 + math.exp(-d)), "inverse_l2": 1 / (d + FLOOR)}[loss]
     return total
 
 
-@pytest.mark.parametrize(("loss", "position", "reduction", "norm"), itertools.product(LOSSES, POSITIONS, REDUCTIONS, NORMS))
+@pytest.mark.parametrize(
+    ("loss", "position", "distance", "reduction", "norm"), itertools.product(LOSSES, POSITIONS, DISTANCES, REDUCTIONS, NORMS)
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.05)])
 def test_every_image_loss_and_target_option(
-    loss: Any, position: Any, reduction: Any, norm: Any, dtype: torch.dtype, tolerance: float
+    loss: Any, position: Any, distance: Any, reduction: Any, norm: Any, dtype: torch.dtype, tolerance: float
 ) -> None:
     rng = np.random.default_rng(3)
     h, x = rng.normal(size=(2, 2, 7, 5))
@@ -52,10 +59,10 @@ def test_every_image_loss_and_target_option(
     mask[0, 0] = True
     value = image_losses(
         torch.tensor(h, dtype=dtype), torch.tensor(x, dtype=dtype), torch.tensor(mask),
-        loss=loss, position=position, reduction=reduction, normalize=norm, inverse_floor=FLOOR,
+        loss=loss, position=position, distance=distance, reduction=reduction, normalize=norm, inverse_floor=FLOOR,
     ).sum()  # fmt: skip
     assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert float(value) == pytest.approx(by_hand(h, x, mask, loss, position, reduction, norm), rel=tolerance)
+    assert float(value) == pytest.approx(by_hand(h, x, mask, loss, position, distance, reduction, norm), rel=tolerance)
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -74,9 +81,10 @@ def test_detaching_the_target_cuts_the_gradient_through_it_and_nothing_else(deta
 
 def test_a_perfect_copy_stays_finite_in_every_loss() -> None:
     x = torch.randn(1, 3, 4)
-    for loss in LOSSES:
+    for loss, distance in itertools.product(LOSSES, DISTANCES):
         h = x.clone().requires_grad_()
-        value = image_losses(h, x, torch.ones(1, 3, dtype=torch.bool), loss=loss).sum()  # type: ignore[arg-type]
+        supervised = torch.ones(1, 3, dtype=torch.bool)
+        value = image_losses(h, x, supervised, loss=loss, distance=distance).sum()  # type: ignore[arg-type]
         value.backward()
         assert torch.isfinite(value)
         assert h.grad is not None

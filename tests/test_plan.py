@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -170,3 +171,25 @@ def test_cumulative_rounding_is_exact_at_the_end_and_never_off_by_more_than_half
     position = min(position, whole)
     assert cumulative_share(whole, part, whole) == part
     assert abs(Fraction(cumulative_share(position, part, whole)) - Fraction(position * part, whole)) <= Fraction(1, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 40), ratios)
+def test_alternating_steps_are_of_one_mode_each_and_spread_over_the_epoch(n: int, size: int, ratio: float) -> None:
+    plan = make(n, size, hybrid=Hybrid(ratio, "interleaved", "steps"))
+    batches = [plan.batch(step) for step in range(plan.steps)]
+    assert all(b.text_loss.all() != b.image_loss.all() for b in batches), "each step has one mode"
+    text = np.concatenate([b.samples[b.text_loss] for b in batches])
+    image = np.concatenate([b.samples[b.image_loss] for b in batches])
+    assert sorted(text) == list(range(n))
+    assert len(set(image.tolist())) == len(image) == plan.vdep_samples
+    modes = [bool(b.image_loss.all()) for b in batches]
+    share = sum(modes) / len(modes)
+    assert all(abs(sum(modes[:step]) - share * step) <= 1 for step in range(len(modes))), "never far ahead of its share"
+
+
+def test_at_ratio_1_whole_steps_take_turns() -> None:
+    plan = make(96, 16, hybrid=Hybrid(1.0, "interleaved", "steps"))
+    modes = [bool(plan.batch(step).image_loss.all()) for step in range(plan.steps)]
+    assert len(modes) == 12
+    assert all(a != b for a, b in itertools.pairwise(modes))

@@ -65,7 +65,12 @@ def test_the_demo_is_a_study_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("variants/vdep/vdep/alpha", 2, r"variants\.vdep\.vdep\.alpha: .*less than or equal to 1.*2"),
+        ("variants/vdep/vdep/alpha", 2, r"pretrain of llava-7b/vdep: vdep\.alpha: .*less than or equal to 1.*2"),
+        ("variants/vdep/vdep/alpha", -1, r"variants\.vdep\.vdep\.alpha: .*greater than or equal to 0.*-1"),
+        ("variants/vdep/vdep", {"form": "group"}, r"llava-7b/vdep: vdep\.form: group needs normalization"),
+        ("variants/vdep/vdep", {"schedule": "fused", "mixing": "steps"}, r"fused is not exact with vdep\.mixing: steps"),
+        ("variants/vdep/vdep", {"schedule": "fused", "auto_image": "token"}, r"fused is not exact with vdep\.auto_image"),
+        ("variants/vdep/pretrain", {"normalization": {"micro_batch": 0}}, r"normalization.*greater than or equal to 1"),
         ("variants/vdep/vdep/ratio", 0, r"variants\.vdep\.vdep\.ratio: .*greater than 0"),
         ("variants/vdep/vdep/loss", "l3", r"variants\.vdep\.vdep\.loss: .*'l2'.*'l3'"),
         ("variants/vdep/vdep/alhpa", 0.1, r"variants\.vdep\.vdep\.alhpa: there is no such key"),

@@ -47,7 +47,7 @@ def main() -> None:
         )
         pictures, texts = np.flatnonzero(data.has_image), np.flatnonzero(~data.has_image)
         mine = [pictures[:4], pictures[4:8]] if first else [texts[:4], None]
-        each = Weights(np.full(4, 5e-4), np.zeros(4))
+        each = Weights(np.full(4, 5e-4), np.zeros(4), np.zeros(4, int), 1)
         stream = [
             (0, number == 1, empty_batch() if rows is None else source.build(GlobalBatch(rows, rows >= 0, rows < 0, each)))
             for number, rows in enumerate(mine)

@@ -5,6 +5,7 @@ Unknown keys, values out of range and names of the wrong form are errors; ``stud
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -91,17 +92,37 @@ class VisionTower(Settings):
 
 
 class VdepSettings(Settings):
-    """The objective and the schedule of stage 1 (paper, sections 3.2 and 3.3). What the paper leaves open has a field."""
+    """The objective and the schedule of stage 1 (paper, sections 3.2 and 3.3). What the paper leaves open has a field, and
+    docs/decisions.md says why each default is what it is."""
 
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.001
+    alpha: Annotated[float, Field(ge=0)] = 0.001
+    """Weight of the image loss (Eq. 10)."""
     ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the samples that an epoch trains once more, in VDEP mode (Tables 5 and 6)."""
     loss: Literal["l2", "sigmoid_l2", "inverse_l2"] = "l2"
+    """Form of the image loss (Tables 8 to 10)."""
     schedule: Literal["interleaved", "fused"] = "interleaved"
+    """Both modes one after the other, as in the paper; or both losses of a sample in one pass, the same gradient."""
     position: Literal["same", "next"] = "same"
+    """Which state is compared with the embedding at p: the one at p, or the one before it."""
     detach_target: bool = True
+    """Whether the gradient stops at the target."""
+    distance: Literal["squared", "root"] = "squared"
+    """The squared distance of Eq. 6, or its root, "the L2 norm" of the paper's text."""
     reduction: Literal["mean", "sum_dims"] = "mean"
+    """Squared errors averaged over dimensions, or summed."""
+    positions: Literal["mean", "sum"] = "mean"
+    """Averaged over positions; or summed over the positions of a sample, and then averaged over samples."""
+    form: Literal["position", "group"] = "position"
+    """Whether the sigmoid and the inverse are taken of each position's distance, or of a normalisation group's mean."""
     normalize: Literal["none", "layer_norm"] = "none"
+    """Whether state and target are layer-normalised (without parameters) first."""
     inverse_floor: Annotated[float, Field(gt=0)] = 1e-6
+    """Added to the distance in ``inverse_l2``."""
+    mixing: Literal["batch", "steps"] = "batch"
+    """Both modes in every global batch, or whole steps of one mode that alternate."""
+    auto_image: Literal["sentinel", "token"] = "sentinel"
+    """Whether ``<auto_image>`` is only a sign of the mode, or also a token before the image whose embedding is trained."""
 
 
 class MicroBatchMeans(Settings):
@@ -138,6 +159,25 @@ class StageSettings(Settings):
     def group_size(self) -> int | None:
         """Samples of a normalisation group; None where the global batch is one."""
         return None if self.normalization == "global" else self.normalization.micro_batch
+
+
+def contradictions(vdep: VdepSettings, stage: StageSettings) -> Iterator[str]:
+    """What cannot be meant together, a sentence each."""
+    if vdep.alpha > 1 and vdep.positions == "mean":
+        yield f"vdep.alpha: should be less than or equal to 1, or positions be summed (given: {vdep.alpha})"
+    if vdep.form == "group" and stage.group_size is None:
+        yield "vdep.form: group needs normalization: {micro_batch: n}, which says what a group is"
+    if vdep.schedule == "fused":
+        # one pass is both modes only where nothing but the loss differs between them, sample by sample
+        inexact = {
+            "vdep.mixing: steps": vdep.mixing == "steps",
+            "vdep.auto_image: token": vdep.auto_image == "token",
+            "vdep.form: group": vdep.form == "group",
+            "normalization: {micro_batch: n}": stage.group_size is not None,
+        }
+        for name, chosen in inexact.items():
+            if chosen:
+                yield f"vdep.schedule: fused is not exact with {name}; use interleaved"
 
 
 StageOverride = dict[str, Any]

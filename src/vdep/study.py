@@ -33,6 +33,7 @@ from .settings import (
     Variant,
     VdepSettings,
     asset_identity,
+    contradictions,
 )
 
 
@@ -173,6 +174,8 @@ class Study(Settings):
 
     def _recipe(self, model: str, variant: str, stage: Stage, vdep: VdepSettings | None, initial: str | None) -> TrainingRecipe:
         settings = self.stage(model, variant, stage)
+        if problems := list(contradictions(vdep, settings)) if vdep else []:
+            raise ConfigError(f"{stage} of {model}/{variant}: {'; '.join(problems)}")
         entry = self.models[model]
         return TrainingRecipe(
             stage=stage,

@@ -9,19 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .conversation import AUTO_IMAGE_INDEX, IGNORE_INDEX, IMAGE_INDEX, Mode
+from .conversation import AUTO_IMAGE_INDEX, AUTO_IMAGE_TOKEN_INDEX, IGNORE_INDEX, IMAGE_INDEX, Mode
 
 
 @dataclass(frozen=True)
 class Batch:
     """A micro-batch: padded on the right (which a causal model never sees), or packed.
 
-    ``input_ids`` (batch, length), 0 at image positions; ``labels`` (batch, length), ``IGNORE_INDEX`` where not supervised;
+    ``input_ids`` (batch, length), 0 at image positions, ``AUTO_IMAGE_TOKEN_INDEX`` at a trained ``<auto_image>``; ``labels``
+    (batch, length), ``IGNORE_INDEX`` where not supervised;
     ``image_mask`` (batch, length) bool, in the order of ``pixel_values`` (images, 3, height, width), which is None where no
     sample has an image; ``text_weights`` and ``image_weights`` (batch, length) float64, what the loss of a supervised token
     and of an image position weighs (``data.weights``), 0 where there is none.
     ``sequence_lengths`` is None, or says that the only row holds so many samples of these lengths, one after the other;
     the first token of a sample is never a label.
+    ``groups`` (batch, length) is None, or the normalisation group of each position, where a step has ``group_count`` of them
+    and those that are here are whole (``VdepSettings.form``).
     """
 
     input_ids: Tensor
@@ -31,6 +34,8 @@ class Batch:
     image_weights: Tensor
     pixel_values: Tensor | None
     sequence_lengths: tuple[int, ...] | None = None
+    groups: Tensor | None = None
+    group_count: int = 0
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -47,6 +52,8 @@ class Batch:
             change(self.image_weights),
             None if self.pixel_values is None else change(self.pixel_values),
             self.sequence_lengths,
+            None if self.groups is None else change(self.groups),
+            self.group_count,
         )
 
 
@@ -59,10 +66,12 @@ class Row:
     labels: np.ndarray
     text_weight: float = 1.0
     image_weight: float = 0.0
+    group: int = 0
 
 
-def with_mode(input_ids: np.ndarray, labels: np.ndarray, mode: Mode) -> tuple[np.ndarray, np.ndarray]:
-    """A sample in VDEP mode: ``<auto_image>`` for ``<image>``, no supervised text, and nothing after the image.
+def with_mode(input_ids: np.ndarray, labels: np.ndarray, mode: Mode, token: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A sample in VDEP mode: ``<auto_image>`` for ``<image>``, no supervised text, and nothing after the image. With ``token``
+    there is a token of that name before the image, too.
 
     The model is causal, so what follows the last supervised image position changes no loss and no gradient.
     """
@@ -71,7 +80,9 @@ def with_mode(input_ids: np.ndarray, labels: np.ndarray, mode: Mode) -> tuple[np
     at = np.flatnonzero(input_ids == IMAGE_INDEX)
     stop = int(at[-1]) + 1 if len(at) else 0
     ids = np.where(input_ids[:stop] == IMAGE_INDEX, AUTO_IMAGE_INDEX, input_ids[:stop])
-    return ids, np.full(stop, IGNORE_INDEX, labels.dtype)
+    if token:
+        ids = np.insert(ids, at, AUTO_IMAGE_TOKEN_INDEX)
+    return ids, np.full(len(ids), IGNORE_INDEX, labels.dtype)
 
 
 def collate(
@@ -81,27 +92,31 @@ def collate(
     *,
     packed: bool = False,
     predecessor: bool = False,
+    group_count: int = 0,
 ) -> Batch:
     """Expand images; then pad and stack, or put all samples one after the other into one row.
 
     Args:
         pixel_values: (images, 3, height, width), in the order of the samples.
         predecessor: whether the first position of a sample is not supervised, because nothing stands before it (``next``).
+        group_count: 0, or the number of normalisation groups of the step, where the batch shall say which are here.
     """
     rows = [_expanded(sample, image_tokens, predecessor) for sample in samples]
     images = sum(int(np.count_nonzero(row[2])) for row in rows) // image_tokens
+    fills = (0, IGNORE_INDEX, False, 0.0, 0.0, 0)
     if images != (0 if pixel_values is None else len(pixel_values)):
         raise ValueError(f"{images} image positions for {0 if pixel_values is None else len(pixel_values)} images")
     columns = list(zip(*rows, strict=True))
     if packed:
         arrays = [np.concatenate(column)[None] for column in columns]
     else:
-        arrays = [_padded(column, fill) for column, fill in zip(columns, (0, IGNORE_INDEX, False, 0.0, 0.0), strict=True)]
-    input_ids, labels, image_mask, text_weights, image_weights = (torch.from_numpy(array) for array in arrays)
+        arrays = [_padded(column, fill) for column, fill in zip(columns, fills, strict=True)]
+    input_ids, labels, image_mask, text_weights, image_weights, groups = (torch.from_numpy(array) for array in arrays)
     pixels = None if pixel_values is None else torch.from_numpy(pixel_values)
     # a sample without image in VDEP mode has nothing left
     sequences = tuple(len(ids) for ids, *_ in rows if len(ids)) if packed else None
-    return Batch(input_ids, labels, image_mask, text_weights, image_weights, pixels, sequences)
+    kept = groups if group_count else None
+    return Batch(input_ids, labels, image_mask, text_weights, image_weights, pixels, sequences, kept, group_count)
 
 
 def empty_batch() -> Batch:
@@ -111,7 +126,8 @@ def empty_batch() -> Batch:
 
 
 def _expanded(row: Row, image_tokens: int, predecessor: bool) -> tuple[np.ndarray, ...]:
-    """(length,) each, an image counted as its tokens: ids, labels, image positions, weights of tokens, of image positions."""
+    """(length,) each, an image counted as its tokens: ids, labels, image positions, weights of tokens and of image positions,
+    and the group."""
     ids, labels = row.input_ids, row.labels
     is_image = (ids == IMAGE_INDEX) | (ids == AUTO_IMAGE_INDEX)
     repeats = np.where(is_image, image_tokens, 1)
@@ -123,7 +139,8 @@ def _expanded(row: Row, image_tokens: int, predecessor: bool) -> tuple[np.ndarra
     if predecessor:
         image_weights[:1] = 0.0
     text_weights = (expanded != IGNORE_INDEX) * row.text_weight
-    return np.repeat(np.where(is_image, 0, ids), repeats).astype(np.int64), expanded, mask, text_weights, image_weights
+    tokens = np.repeat(np.where(is_image, 0, ids), repeats).astype(np.int64)
+    return tokens, expanded, mask, text_weights, image_weights, np.full(len(tokens), row.group)
 
 
 def _padded(column: Sequence[np.ndarray], fill: float) -> np.ndarray:

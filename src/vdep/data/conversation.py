@@ -22,6 +22,7 @@ from tokenizers.pre_tokenizers import Metaspace
 IGNORE_INDEX = -100
 IMAGE_INDEX = -200
 AUTO_IMAGE_INDEX = -201
+AUTO_IMAGE_TOKEN_INDEX = -202
 IMAGE_PLACEHOLDER = "<image>"
 AUTO_IMAGE_PLACEHOLDER = "<auto_image>"
 

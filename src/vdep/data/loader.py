@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
+from ..settings import VdepSettings
 from .collate import Batch, Row, collate, empty_batch, with_mode
 from .conversation import Mode
 from .images import ImageTransform, decode_image
@@ -33,8 +34,8 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
     """(step, whether it is the last of its step, batch) by step and number; the batch is empty where a rank has no sample.
 
     Args:
+        vdep: how samples in VDEP mode are trained; None for the baseline and for SFT.
         group_size: samples of a normalisation group (``data.weights``); None: the whole global batch is one.
-        position: which state the image loss compares (``VdepSettings.position``).
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
         ranks: int,
         micro_batch: int,
         packed: bool = False,
+        vdep: VdepSettings | None = None,
         group_size: int | None = None,
-        position: str = "same",
     ) -> None:
         self.data = data
         self.plan = plan
@@ -56,8 +57,8 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
         self.ranks = ranks
         self.micro_batch = micro_batch
         self.packed = packed
+        self.vdep = vdep or VdepSettings()
         self.group_size = group_size
-        self.position = position
 
     def rounds(self, step: int) -> int:
         """How many micro-batches each rank has at a step."""
@@ -69,10 +70,9 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, bool, Batch]:
         step, number = place
         batch = self.plan.batch(step)
-        batch = batch.weighed(
-            weigh(text_tokens(batch, self.data), image_positions(batch, self.data, self.position), self.group_size)
-        )
-        lengths = trained_lengths(batch, self.data)
+        positions = image_positions(batch, self.data, self.vdep)
+        batch = batch.weighed(weigh(text_tokens(batch, self.data), positions, self.group_size, self.vdep.positions))
+        lengths = trained_lengths(batch, self.data, self.vdep)
         shares = assign(batch, lengths, self.ranks, self.micro_batch, self.packed)[self.rank]
         share = shares[number]
         return step, number == len(shares) - 1, self.build(share)
@@ -80,21 +80,28 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
     def build(self, share: GlobalBatch) -> Batch:
         """The micro-batch of these samples, whose weights are known."""
         assert share.weights is not None
+        weights, token = share.weights, self.vdep.auto_image == "token"
         rows, images = [], []
         for place, index in enumerate(share.samples):
             sample, in_text = self.data[int(index)], bool(share.text_loss[place])
             if not in_text and sample.location is None:
                 continue  # without an image there is nothing to train in VDEP mode
-            encoded = with_mode(sample.input_ids, sample.labels, Mode.LLAVA if in_text else Mode.VDEP)
-            rows.append(
-                Row(*encoded, float(share.weights.text[place]), float(share.weights.image[place] * share.image_loss[place]))
-            )
+            encoded = with_mode(sample.input_ids, sample.labels, Mode.LLAVA if in_text else Mode.VDEP, token)
+            each = float(weights.text[place]), float(weights.image[place] * share.image_loss[place])
+            rows.append(Row(*encoded, *each, int(weights.groups[place])))
             if sample.location is not None:
                 images.append(self._read(sample))
         if not rows:
             return empty_batch()
         pixels = self.transform(images) if images else None
-        return collate(rows, pixels, self.data.image_tokens, packed=self.packed, predecessor=self.position == "next")
+        return collate(
+            rows,
+            pixels,
+            self.data.image_tokens,
+            packed=self.packed,
+            predecessor=self.vdep.position == "next",
+            group_count=weights.group_count if self.vdep.form == "group" else 0,
+        )
 
     def _read(self, sample: Sample) -> Image.Image:
         try:
@@ -123,9 +130,10 @@ def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool
     yield from loader
 
 
-def trained_lengths(batch: GlobalBatch, data: PreparedData) -> np.ndarray:
+def trained_lengths(batch: GlobalBatch, data: PreparedData, vdep: VdepSettings | None = None) -> np.ndarray:
     """(samples,) tokens that a global batch's samples are computed for: in VDEP mode nothing after the image."""
-    to_the_images_end = (data.image_at[batch.samples] + data.image_tokens) * data.has_image[batch.samples]
+    token = vdep is not None and vdep.auto_image == "token"
+    to_the_images_end = (data.image_at[batch.samples] + data.image_tokens + token) * data.has_image[batch.samples]
     return np.where(batch.text_loss, data.lengths[batch.samples], to_the_images_end)
 
 
@@ -134,19 +142,19 @@ def text_tokens(batch: GlobalBatch, data: PreparedData) -> np.ndarray:
     return data.supervised_tokens[batch.samples] * batch.text_loss
 
 
-def image_positions(batch: GlobalBatch, data: PreparedData, position: str) -> np.ndarray:
+def image_positions(batch: GlobalBatch, data: PreparedData, vdep: VdepSettings) -> np.ndarray:
     """(samples,) positions that the image loss of a global batch reads. With ``next``, an image at the very start of a sample
     has one less."""
     first = data.image_at[batch.samples] == 0
-    per_image = data.image_tokens - (first if position == "next" else np.zeros(len(batch), bool))
-    return per_image * data.has_image[batch.samples] * batch.image_loss
+    without_predecessor = first & (vdep.position == "next") & (vdep.auto_image == "sentinel")
+    return (data.image_tokens - without_predecessor) * data.has_image[batch.samples] * batch.image_loss
 
 
-def count(batch: GlobalBatch, data: PreparedData, position: str) -> Counts:
+def count(batch: GlobalBatch, data: PreparedData, vdep: VdepSettings | None = None) -> Counts:
     """The counts of a global batch."""
     return Counts(
         samples=len(batch),
         text_tokens=int(text_tokens(batch, data).sum()),
-        image_positions=int(image_positions(batch, data, position).sum()),
+        image_positions=int(image_positions(batch, data, vdep or VdepSettings()).sum()),
         images=int(data.has_image[batch.samples].sum()),
     )

@@ -6,7 +6,8 @@ The plan knows nothing of ranks: the same global batches come out on any number 
 The hybrid schedule of VDEP (paper, section 3.3): an epoch is every sample once in LLaVA mode plus round(ratio * N) samples,
 drawn without replacement, once in VDEP mode. ``interleaved`` puts VDEP and LLaVA samples into every global batch as
 ratio : 1, to within one sample by cumulative rounding and exactly over the epoch. ``fused`` takes the same number of steps
-with the LLaVA samples alone, and trains both losses of a sample in one pass.
+with the LLaVA samples alone, and trains both losses of a sample in one pass. ``mixing: steps`` is another reading of the paper:
+every step of one mode, and the steps of both spread evenly over the epoch.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Hybrid:
 
     ratio: float
     schedule: Literal["interleaved", "fused"]
+    mixing: Literal["batch", "steps"] = "batch"
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,19 @@ class BatchPlan:
     def epoch_items(self) -> int:
         return self.samples + self.vdep_samples
 
+    @property
+    def _alternates(self) -> bool:
+        return self.hybrid is not None and self.hybrid.mixing == "steps"
+
     @cached_property
     def epoch_steps(self) -> int:
+        if self._alternates:
+            return -(-self.samples // self.global_batch) + self._vdep_steps
         return -(-self.epoch_items // self.global_batch)
+
+    @cached_property
+    def _vdep_steps(self) -> int:
+        return -(-self.vdep_samples // self.global_batch)
 
     @property
     def steps(self) -> int:
@@ -138,6 +150,8 @@ class BatchPlan:
         if not 0 <= step < self.steps:
             raise IndexError(f"step {step} of {self.steps}")
         epoch, step = divmod(step, self.epoch_steps)
+        if self._alternates:
+            return self._alternating(epoch, step)
         start = step * self.global_batch
         stop = min(start + self.global_batch, self.epoch_items)
         if self.hybrid is None:
@@ -161,6 +175,14 @@ class BatchPlan:
         text_loss = np.arange(len(samples)) < len(llava)
         order = permutation(len(samples), self.seed, epoch, _STREAMS["mix"], step)
         return GlobalBatch(samples[order], text_loss[order], ~text_loss[order])
+
+    def _alternating(self, epoch: int, step: int) -> GlobalBatch:
+        before, after = (cumulative_share(s, self._vdep_steps, self.epoch_steps) for s in (step, step + 1))
+        vdep = after > before
+        number = before if vdep else step - before
+        stream = self._stream(epoch, "vdep")[: self.vdep_samples] if vdep else self._stream(epoch, "llava")
+        samples = stream[number * self.global_batch : (number + 1) * self.global_batch]
+        return GlobalBatch(samples, np.full(len(samples), not vdep), np.full(len(samples), vdep))
 
     def _fused(self, epoch: int, start: int, stop: int) -> GlobalBatch:
         vdep_start, vdep_stop = self._vdep_range(start, stop)

@@ -6,11 +6,15 @@ over its groups. ``global`` makes one group of the whole batch. ``micro_batch: n
 mean of micro-batch means (``Trainer.training_step`` of transformers 4.37 divides by the number of micro-batches, and ranks
 average), in which a token weighs more where its micro-batch has few. As weights belong to samples, ranks, packing and
 accumulation change nothing.
+
+With ``positions: sum`` (a reading of the paper) an image loss is summed over the positions of a sample, and the mean is over
+the samples of a group that have one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -22,19 +26,25 @@ class Weights:
 
     text: np.ndarray
     image: np.ndarray
+    groups: np.ndarray
+    """The normalisation group of each sample."""
+    group_count: int
+    """How many groups the whole step has."""
 
     def take(self, rows: np.ndarray | slice) -> Weights:
-        return Weights(self.text[rows], self.image[rows])
+        return Weights(self.text[rows], self.image[rows], self.groups[rows], self.group_count)
 
 
-def weigh(tokens: np.ndarray, positions: np.ndarray, group_size: int | None) -> Weights:
+def weigh(tokens: np.ndarray, positions: np.ndarray, group_size: int | None, over: Literal["mean", "sum"] = "mean") -> Weights:
     """Weights of a global batch in which sample i has ``tokens[i]`` supervised tokens and ``positions[i]`` image positions.
 
     Args:
         group_size: samples of a normalisation group, the last of which may be smaller; None makes one group of all.
+        over: whether an image loss is averaged over positions or summed over those of a sample (``VdepSettings.positions``).
     """
     groups = np.arange(len(tokens)) // (group_size or max(len(tokens), 1))
-    return Weights(_means(tokens, groups), _means(positions, groups))
+    image = _means(positions if over == "mean" else (positions > 0).astype(int), groups)
+    return Weights(_means(tokens, groups), image, groups, int(groups[-1]) + 1 if len(groups) else 0)
 
 
 def _means(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:

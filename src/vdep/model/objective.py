@@ -8,13 +8,16 @@ they are known from the data before a step, so that the result depends neither o
 What the paper leaves open, and where it is decided (docs/decisions.md):
   position        h[p] against X[p] (``same``), or h[p-1] against X[p] (``next``)
   detach_target   whether the gradient also reaches the projector through the target
+  distance        the squared distance of Eq. 6, or its root, the L2 norm
   reduction       squared errors averaged over dimensions, or summed as Eq. 6 reads literally
+  form            sigmoid and inverse of each position's distance, or of a group's mean (``means_of_groups``)
   normalize       whether h and X are layer-normalised (without parameters) first
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,20 +85,34 @@ def image_losses(
     supervised: Tensor,
     *,
     loss: ImageLoss = "l2",
-    position: Literal["same", "next"] = "same",
-    detach_target: bool = True,
-    reduction: Literal["mean", "sum_dims"] = "mean",
-    normalize: Literal["none", "layer_norm"] = "none",
     inverse_floor: float = 1e-6,
+    **reading: Any,
 ) -> Tensor:
     """The image loss of every supervised image position (paper, Eq. 6 and Tables 8-10).
+
+    ``reading`` goes to ``image_distances``, and ``loss`` and ``inverse_floor`` to ``image_form``.
+    """
+    return image_form(image_distances(hidden, embeddings, supervised, **reading), loss, inverse_floor)
+
+
+def image_distances(
+    hidden: Tensor,
+    embeddings: Tensor,
+    supervised: Tensor,
+    *,
+    position: Literal["same", "next"] = "same",
+    detach_target: bool = True,
+    distance: Literal["squared", "root"] = "squared",
+    reduction: Literal["mean", "sum_dims"] = "mean",
+    normalize: Literal["none", "layer_norm"] = "none",
+) -> Tensor:
+    """The distance d between state and embedding at every supervised image position.
 
     Args:
         hidden: (batch, length, dim), last hidden states after the final norm.
         embeddings: (batch, length, dim), the language model's input, which at image positions is the projector's output X.
         supervised: (batch, length) bool, image positions that are trained. With ``next``, a position without a predecessor
             is not supervised.
-        inverse_floor: added to d in ``inverse_l2`` = 1/(d + floor), so that a perfect copy stays finite.
 
     Returns:
         (supervised image positions,) row by row, in float32 (float64 for such a model).
@@ -109,11 +126,40 @@ def image_losses(
     if normalize == "layer_norm":
         states = F.layer_norm(states, states.shape[-1:])
         targets = F.layer_norm(targets, targets.shape[-1:])
-    squared = (states - targets).square()
-    distance = squared.mean(-1) if reduction == "mean" else squared.sum(-1)
+    errors = states - targets
+    if distance == "root":
+        # the norm's gradient at a perfect copy is 0, that of a square root would not be finite
+        norm: Tensor = torch.linalg.vector_norm(errors, dim=-1)
+        return norm / math.sqrt(errors.shape[-1]) if reduction == "mean" else norm
+    squared = errors.square()
+    return squared.mean(-1) if reduction == "mean" else squared.sum(-1)
+
+
+def image_form(distances: Tensor, loss: ImageLoss, inverse_floor: float = 1e-6) -> Tensor:
+    """The loss that a distance makes (paper, Tables 8-10), elementwise.
+
+    Args:
+        inverse_floor: added to d in ``inverse_l2`` = 1/(d + floor), so that a perfect copy stays finite.
+    """
     if loss == "sigmoid_l2":
-        distance = distance.sigmoid()
-    elif loss == "inverse_l2":
+        return distances.sigmoid()
+    if loss == "inverse_l2":
         # read literally, 1/L2 rewards distance: it is built and reported as what it is
-        distance = 1.0 / (distance + inverse_floor)
-    return distance
+        return 1.0 / (distances + inverse_floor)
+    return distances
+
+
+def means_of_groups(distances: Tensor, weights: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """What code that calls a mean-reduced loss takes the sigmoid or the inverse of: a group's distance, not a position's.
+
+    Args:
+        distances: (positions,); ``weights`` what each weighs in a step of ``count`` groups; ``groups`` the group of each. A
+            group's positions are all here.
+
+    Returns:
+        (groups that are here,): the mean distance of each, and what it weighs, 1 / ``count``.
+    """
+    _, number = groups.unique(return_inverse=True)
+    here = int(number.max()) + 1 if len(number) else 0
+    means = distances.new_zeros(here).index_add(0, number, distances * weights.to(distances.dtype) * count)
+    return means, torch.full_like(means, 1 / count)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from ..data.collate import Batch
+from ..data.conversation import AUTO_IMAGE_TOKEN_INDEX
 from ..settings import VdepSettings
 from .llava import image_features, projector, splice
-from .objective import IGNORE_INDEX, Objective, image_losses, objective, text_losses
+from .objective import IGNORE_INDEX, Objective, image_distances, image_form, means_of_groups, objective, text_losses
 from .packed import packed_arguments
 
 
@@ -35,6 +36,10 @@ class AlignmentTask(nn.Module):
         super().__init__()
         self.model = model
         self.vdep = vdep
+        self.auto_image: nn.Parameter | None = None
+        """(dim,) the embedding of ``<auto_image>``, where that is a token of its own. It begins as the mean of all tokens'."""
+        if vdep is not None and vdep.auto_image == "token":
+            self.auto_image = nn.Parameter(model.get_input_embeddings().weight.detach().mean(0))
         self.same_modules = False
         """Whether every pass has to call every module, whatever the micro-batch holds: where ranks hold parts of the weights
         (ZeRO-3), each module gathers them from all ranks, and one that calls fewer would leave the others waiting."""
@@ -56,27 +61,35 @@ class AlignmentTask(nn.Module):
         if self.vdep is not None:
             supervised = batch.image_weights > 0
             image_weights = batch.image_weights[supervised]
-            image = image_losses(
+            distances = image_distances(
                 hidden,
                 embeddings,
                 supervised,
-                loss=self.vdep.loss,
                 position=self.vdep.position,
                 detach_target=self.vdep.detach_target,
+                distance=self.vdep.distance,
                 reduction=self.vdep.reduction,
                 normalize=self.vdep.normalize,
-                inverse_floor=self.vdep.inverse_floor,
             )
+            if batch.groups is not None:
+                groups = batch.groups[supervised]
+                distances, image_weights = means_of_groups(distances, image_weights, groups, batch.group_count)
+            image = image_form(distances, self.vdep.loss, self.vdep.inverse_floor)
         parts = objective(text, text_weights, image, image_weights, self.vdep.alpha if self.vdep else 0.0)
         norm, variance, cosine = projector_statistics(image_embeddings if batch.pixel_values is not None else None)
         report = Report(parts.text.detach(), parts.image.detach(), norm, variance, cosine)
-        # keeps the projector in the graph where a micro-batch has no image, so that no rank waits for its gradient
+        # keeps what is trained in the graph where a micro-batch has no image, so that no rank waits for its gradient
         zero = image_embeddings.float().sum() * 0.0
+        if self.auto_image is not None:
+            zero = zero + self.auto_image.float().sum() * 0.0
         return Objective(*(part + zero for part in parts)), report
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The language model's input (batch, length, dim), and X (images, image_tokens, dim)."""
-        text_embeddings = self.model.get_input_embeddings()(batch.input_ids)
+        text_embeddings = self.model.get_input_embeddings()(batch.input_ids.clamp(min=0))
+        if self.auto_image is not None:
+            is_token = (batch.input_ids == AUTO_IMAGE_TOKEN_INDEX).unsqueeze(-1)
+            text_embeddings = torch.where(is_token, self.auto_image.to(text_embeddings.dtype), text_embeddings)
         project = projector(self.model)
         dtype = next(project.parameters()).dtype
         if batch.pixel_values is None:

@@ -12,6 +12,8 @@ from ..model.task import AlignmentTask
 from .job import Job
 
 PROJECTOR_FILE = "projector.safetensors"
+AUTO_IMAGE_FILE = "auto_image.safetensors"
+"""The trained embedding of ``<auto_image>``, where that is a token; nothing after stage 1 reads it."""
 
 
 def build_task(job: Job) -> AlignmentTask:
@@ -29,16 +31,17 @@ def build_task(job: Job) -> AlignmentTask:
     if recipe.stage == "finetune":
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
+    task = AlignmentTask(model, recipe.vdep)
     if job.execution.engine == "ddp":
         # DDP keeps no master copy: what is trained is float32, and autocast computes in bf16
-        for parameter in model.parameters():
+        for parameter in task.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     if job.execution.activation_checkpointing:
         model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     if job.execution.packing:
         model.model.language_model.set_attn_implementation(packed.NAME)
-    return AlignmentTask(model, recipe.vdep)
+    return task
 
 
 def build_plan(job: Job, data: PreparedData) -> BatchPlan:
@@ -50,5 +53,5 @@ def build_plan(job: Job, data: PreparedData) -> BatchPlan:
         epochs=settings.epochs,
         seed=settings.seed,
         grouping=settings.grouping,
-        hybrid=Hybrid(vdep.ratio, vdep.schedule) if vdep else None,
+        hybrid=Hybrid(vdep.ratio, vdep.schedule, vdep.mixing) if vdep else None,
     )

@@ -13,11 +13,12 @@ from ..errors import TrainingError
 from ..files import folder_digest, sha256, write_json
 from ..model.export import export_checkpoint
 from ..model.llava import DTYPES, build_model
-from .build import PROJECTOR_FILE
+from .build import AUTO_IMAGE_FILE, PROJECTOR_FILE
 from .engine import Engine
 from .job import Job
 
 _PROJECTOR = "model.multi_modal_projector."
+AUTO_IMAGE = "auto_image"
 
 
 def write_final(job: Job, engine: Engine, steps: int) -> None:
@@ -50,6 +51,8 @@ def _write_aside(job: Job, engine: Engine, steps: int) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         if job.recipe.stage == "pretrain":
+            if AUTO_IMAGE in state:
+                save_file({AUTO_IMAGE: state.pop(AUTO_IMAGE)}, aside / AUTO_IMAGE_FILE)
             save_file(
                 {name.removeprefix(_PROJECTOR): value.contiguous() for name, value in state.items()}, aside / PROJECTOR_FILE
             )

@@ -89,9 +89,8 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         with memory_for("writing the weights"):
             rehearse_final(job, engine)
     transform = ImageTransform(load_processor(job.tower), settings.image)
-    position = vdep.position if vdep else "same"
     source = MicroBatches(
-        data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing, settings.group_size, position
+        data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing, vdep, settings.group_size
     )
     stream = micro_batches(source, first_step, execution.workers, pin=job.device == "cuda")
     health = Health(job, data, first_step)
@@ -109,7 +108,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     for step in range(first_step, plan.steps):
         heart.beat(f"step {step + 1}")
         batch = plan.batch(step)
-        counts = count(batch, data, position)
+        counts = count(batch, data, vdep)
         waited = time.monotonic()
         received = [receive(step, stream, engine.device) for _ in range(source.rounds(step))]
         waited = time.monotonic() - waited
@@ -130,7 +129,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         row = step_row(step, batch, counts, totals, norm, learning_rate(step, plan.steps, settings))
         health.check(row, batch)
         if logs:
-            lengths = trained_lengths(batch, data)
+            lengths = trained_lengths(batch, data, vdep)
             work = Work(len(batch), int(lengths.sum()), flops(lengths, counts.images, counts.text_tokens), waited)
             logs.add(row, work, ratio)
 
