@@ -77,14 +77,14 @@ def encode(pairs: list[tuple[str, str]], image: bool, template: str, tokenizer: 
 
 @settings(max_examples=150, deadline=None)
 @given(turns, st.booleans(), st.sampled_from(["vicuna_v1", "phi"]), st.booleans())
-def test_supervised_text_is_the_answers_with_their_end_tokens(
+def test_supervised_text_is_the_answers_with_the_space_before_and_the_end_token_after(
     pairs: list[tuple[str, str]], image: bool, template: str, bos: bool
 ) -> None:
     tokenizer = BYTES_BOS if bos else BYTES
     encoded = encode(pairs, image, template, tokenizer)
     supervised = encoded.labels != IGNORE_INDEX
     assert np.array_equal(encoded.labels[supervised], encoded.input_ids[supervised])
-    assert tokenizer.decode(encoded.input_ids[supervised]) == "".join(f"{answer}</s>" for _, answer in pairs)
+    assert tokenizer.decode(encoded.input_ids[supervised]) == "".join(f" {answer}</s>" for _, answer in pairs)
 
 
 @settings(max_examples=100, deadline=None)
@@ -199,10 +199,30 @@ def test_the_demo_tokenizers_supervise_what_they_should(assets: Path) -> None:
         assert starts_with_bos == (family == "llama")
 
 
-def test_samples_that_the_original_masks_whole_are_trained_and_counted() -> None:
+@pytest.mark.parametrize(
+    ("question", "answer", "masked"),
+    [
+        ("Q", "a cat", False),
+        ("Q", "say </s> twice", True),
+        ("Q", "USER: x ASSISTANT: y", True),
+        ("Q", "a cat </s>USER: x ASSISTANT: y", False),
+        ("ASSISTANT: Q", "a cat", True),
+        ("Q ASSISTANT:", "a cat", False),
+        ("<unk> Q", "a cat", True),
+        ("", "a cat", True),
+        (" ", "a cat", False),
+    ],
+)
+def test_samples_that_the_original_masks_whole_are_trained_and_counted(question: str, answer: str, masked: bool) -> None:
     """LLaVA ``preprocess_v1`` cuts at every end token and every " ASSISTANT: "."""
-    for answer, masked in (("a cat", False), ("say </s> twice", True), ("USER: x ASSISTANT: y", True)):
-        encoded = encode([("Q", answer)], True, "vicuna_v1", BYTES)
-        assert encoded.masked_by_original == masked
-        assert BYTES.decode(encoded.input_ids[encoded.labels != IGNORE_INDEX]) == f"{answer}</s>"
-    assert not encode([("Q", "say </s>")], True, "plain", BYTES).masked_by_original
+    tokenizer = sentencepiece_like()
+    encoded = encode([(question, answer)], False, "vicuna_v1", tokenizer)
+    assert encoded.masked_by_original == masked
+    assert encoded.supervised > 0
+    assert not encode([(question, answer)], True, "plain", BYTES).masked_by_original
+
+
+def test_a_conversation_whose_last_question_is_unanswered_is_masked_whole_by_the_original() -> None:
+    talk = [*conversation([("Q", "A")], False), {"from": "human", "value": "And?"}]
+    for template, masked in (("vicuna_v1", True), ("phi", True), ("plain", False)):
+        assert encode_conversation(talk, False, TEMPLATES[template], BYTES, 9, 1000).masked_by_original == masked

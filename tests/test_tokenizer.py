@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import published
 import pytest
 import sentencepiece
+import toy_tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
@@ -21,39 +21,24 @@ from vdep.model.tokenizer import load_tokenizer
 
 SPACE = "▁"
 SPECIAL = ("<s>", "</s>", "<unk>")
-TEXT = ["the cat saw a dog on the red mat", "USER: what is it ? ASSISTANT: a cat", "two  spaces   and more", "a\nb"] * 200
 
 
-@pytest.fixture(scope="module")
-def model() -> bytes:
-    """A SentencePiece model as Llama's: BPE, byte fallback, no normalisation, spaces kept."""
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT),
-        model_writer=written,
-        vocab_size=310,
-        model_type="bpe",
-        byte_fallback=True,
-        pad_id=-1,
-        allow_whitespace_only_pieces=True,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        minloglevel=2,
-    )
-    return written.getvalue()
+@pytest.fixture(scope="module", params=["small", "published"])
+def model(request: pytest.FixtureRequest) -> bytes:
+    """A ``tokenizer.model``: a small one of Llama's kind, and Llama's own."""
+    if request.param == "small":
+        return toy_tokenizers.sentencepiece_model()
+    return published.llama_model(Path(request.config.cache.mkdir("vocabularies")))
 
 
 @pytest.fixture(scope="module")
 def folder(model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As lmsys/vicuna-7b-v1.5 ships it: ``tokenizer.model`` and no ``tokenizer.json``."""
-    folder = tmp_path_factory.mktemp("vicuna")
-    (folder / "tokenizer.model").write_bytes(model)
-    special = dict(zip(("bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, **special})
-    )
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    return folder
+    return toy_tokenizers.write_llama_like(tmp_path_factory.mktemp("vicuna"), model)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Any:
+    return load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
@@ -79,25 +64,22 @@ def slow(model: bytes) -> Any:
     return tokenize
 
 
-texts = st.lists(
-    st.sampled_from([" ", "  ", "the", " the", "cat", " red", "USER:", "\n", "é", "圖", "</s>", "ASSISTANT: ", ".", "s", "7"]),
-    max_size=8,
-).map("".join)
+PARTS = [" ", "  ", " " * 5, "the", " the", "cat", " red", "USER:", "ASSISTANT: ", "\n", "\t", "é", "圖", "😀", "\u3000"]
+PARTS += ["</s>", "<unk>", ".", "s", "7", "12", "▁", "<0x0A>"]
+texts = st.lists(st.sampled_from(PARTS), max_size=8).map("".join)
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=texts)
-def test_any_text_has_the_tokens_of_the_slow_tokenizer(text: str, folder: Path, slow: Any) -> None:
-    tokenizer = load_tokenizer(folder)
+def test_any_text_has_the_tokens_of_the_slow_tokenizer(text: str, tokenizer: Any, slow: Any) -> None:
     encoded = encode_segments([Segment(text)], tokenizer)
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids) == ["<s>", *slow(text)]
 
 
 @settings(max_examples=100, deadline=None)
 @given(caption=texts.filter(lambda t: t.strip()))
-def test_all_of_a_caption_is_trained_from_its_first_space_on(caption: str, folder: Path, slow: Any) -> None:
+def test_all_of_a_caption_is_trained_from_its_first_space_on(caption: str, tokenizer: Any, slow: Any) -> None:
     """LLaVA ``preprocess_plain`` masks the start token and the image, and nothing else."""
-    tokenizer = load_tokenizer(folder)
     turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": caption}]
     encoded = encode_conversation(turns, True, TEMPLATES["plain"], tokenizer, 9, 10_000)
     assert encoded.input_ids[:2].tolist() == [1, IMAGE_INDEX]
@@ -106,20 +88,31 @@ def test_all_of_a_caption_is_trained_from_its_first_space_on(caption: str, folde
     assert (encoded.labels[:2] == IGNORE_INDEX).all()
 
 
-def test_a_question_that_is_only_an_image(folder: Path, slow: Any) -> None:
-    tokenizer = load_tokenizer(folder)
+def test_a_question_that_is_only_an_image(tokenizer: Any, slow: Any) -> None:
     turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a cat"}]
     encoded = encode_conversation(turns, True, TEMPLATES["vicuna_v1"], tokenizer, 9, 10_000)
     after = int(np.flatnonzero(encoded.input_ids == IMAGE_INDEX)[0]) + 1
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids[after:]) == slow(" ASSISTANT: a cat</s>")
 
 
-def test_a_sentencepiece_model_alone(model: bytes, folder: Path, slow: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["alone", "saved", "with an added token"])
+def test_the_tokens_do_not_depend_on_how_the_folder_came_about(
+    kind: str, model: bytes, tokenizer: Any, slow: Any, tmp_path: Path
+) -> None:
+    """A SentencePiece model alone; what a checkpoint of ours is evaluated with; a vocabulary that somebody made larger."""
     (tmp_path / "tokenizer.model").write_bytes(model)
-    alone = load_tokenizer(tmp_path)
-    for text in ("the cat</s>USER: what", " a dog", "\nis it"):
-        encoded = encode_segments([Segment(text)], alone)
-        assert alone.convert_ids_to_tokens(encoded.input_ids) == ["<s>", *slow(text)]
+    if kind == "saved":
+        (tmp_path / "tokenizer.model").unlink()
+        tokenizer.save_pretrained(tmp_path)
+    elif kind == "with an added token":
+        toy_tokenizers.write_llama_like(tmp_path, model)
+        (tmp_path / "added_tokens.json").write_text(f'{{"<pad>": {len(tokenizer)}}}')
+    loaded = load_tokenizer(tmp_path)
+    for text in ("the cat</s>USER: what", " a dog", "\nis it", "a:  The", "     x", "7 <unk> 圖"):
+        encoded = encode_segments([Segment(text)], loaded)
+        assert loaded.convert_ids_to_tokens(encoded.input_ids) == ["<s>", *slow(text)]
+    if kind == "with an added token":
+        assert loaded("a<pad>").input_ids[-1] == len(tokenizer)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .settings import Benchmark, Dataset, EvaluationSettings, Settings, Stage, StageSettings, VdepSettings, VisionTower
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Raised by hand when training computes something else on purpose; tests/test_golden.py fails when it does without."""
 
 EVALUATION_VERSION = 2

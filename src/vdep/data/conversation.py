@@ -6,7 +6,9 @@ character offsets: no substring is ever tokenised a second time, which is what m
 tokenizer changed ("tokenization mismatch", LLaVA issues 1166, 779, 1706).
 
 Labels as in the originals (LLaVA ``preprocess_plain``, ``preprocess_v1``; TinyLLaVA ``phi_template``): ``plain`` trains the
-caption and its newline and has no end token; the others train every answer with its end token.
+caption and its newline and has no end token; the others train every answer with its end token and with the space before it.
+What a model is asked at evaluation ends in "ASSISTANT:", so that space is the first thing that it has to say, and Llama's
+tokenizer, which splits digits, makes it a token of its own before "2" (tests/test_original_labels.py).
 """
 
 from __future__ import annotations
@@ -172,22 +174,41 @@ def training_segments(turns: list[tuple[str, str]], template: Template, end: str
         return [*image, Segment(turns[1][1], supervised=True), Segment("\n", supervised=True)]
     segments = [Segment(f"{template.system} ")]
     for (_, question), (_, answer) in zip(turns[0::2], turns[1::2], strict=True):
-        segments += [Segment("USER: "), *question_segments(question), Segment(" ASSISTANT: ")]
-        segments += [Segment(answer, supervised=True), Segment(end, supervised=True)]
+        segments += [Segment("USER: "), *question_segments(question), Segment(" ASSISTANT:")]
+        segments += [Segment(f" {answer}", supervised=True), Segment(end, supervised=True)]
     return segments
 
 
-def masked_by_original(turns: list[tuple[str, str]], template: Template, end: str) -> bool:
+def masked_by_original(turns: list[tuple[str, str]], template: Template, tokenizer: Tokenizer, unanswered: bool) -> bool:
     """Whether LLaVA's ``preprocess_v1`` loses count of a conversation, and so masks all of it ("tokenization mismatch").
 
-    It cuts the finished text at every end token and every " ASSISTANT: ", wherever they stand.
+    It cuts the finished text at every end token and then at every " ASSISTANT: ", wherever they stand, and wants one of these
+    in each part. It pads with the unknown token, and so takes one in the text for padding. It writes nothing for a question
+    without a character, not even the space before "ASSISTANT: ". A last question that is ``unanswered`` (not in ``turns``) has
+    nothing to cut at; on that the Factory stops.
     """
-    return not template.is_plain and any(end in text or " ASSISTANT: " in text for _, text in turns)
+    if template.is_plain:
+        return False
+    end, unknown = tokenizer.eos_token, getattr(tokenizer, "unk_token", None)
+    segments = training_segments(turns, template, end)
+    text = "".join(IMAGE_PLACEHOLDER if segment.is_image else segment.text for segment in segments)
+    parts = text.removesuffix(end).split(end)
+    counted = all(part.count(" ASSISTANT: ") == 1 for part in parts)
+    # the Factory's end token is the unknown one, and it counts those
+    padded = unknown is not None and unknown != end and unknown in text
+    nothing_asked = template.name == "vicuna_v1" and any(not question for _, question in turns[0::2])
+    return unanswered or nothing_asked or padded or not counted
 
 
 def prompt_segments(question: str, template: Template) -> list[Segment]:
-    """What a model is asked at evaluation: one human turn, with ``<image>`` wherever the benchmark put it."""
+    """What a model is asked at evaluation: one human turn, with ``<image>`` wherever the benchmark put it.
+
+    ``phi`` treats a question as its training does: the Factory moves the image to the front and strips blanks at both ends.
+    It would lose all images but one, so a question with several stays as it is. LLaVA's evaluation strips nothing.
+    """
     parts: list[Segment] = [Segment(f"{template.system or SYSTEM} "), Segment("USER: ")]
+    if template.name == "phi" and question.count(IMAGE_PLACEHOLDER) == 1:
+        return [*parts, *question_segments(question), Segment(" ASSISTANT:")]
     for i, piece in enumerate(question.split(IMAGE_PLACEHOLDER)):
         if i:
             parts.append(Segment("", is_image=True))
@@ -220,7 +241,7 @@ def encode_segments(segments: list[Segment], tokenizer: Tokenizer) -> Encoded:
 
 def _encode_piece(piece: list[Segment], tokenizer: Tokenizer, at_start: bool) -> tuple[np.ndarray, np.ndarray]:
     piece = [segment for segment in piece if segment.text]
-    if piece and piece[0].text.startswith(" ") and _swallows_a_first_space(tokenizer):
+    if piece and piece[0].text.startswith((" ", "▁")) and _swallows_a_first_space(tokenizer):
         piece = [replace(piece[0], text=f" {piece[0].text}"), *piece[1:]]
     text = "".join(segment.text for segment in piece)
     encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=at_start)
@@ -231,9 +252,10 @@ def _encode_piece(piece: list[Segment], tokenizer: Tokenizer, at_start: bool) ->
     for segment in piece:
         supervised[position : position + len(segment.text)] = segment.supervised
         position += len(segment.text)
-    for i, (start, stop) in enumerate(encoding["offset_mapping"]):
-        # a token belongs to the segment that holds its last character: "▁The" straddles the prompt's space and the answer
-        if stop > start and supervised[stop - 1]:
+    for i, (_, stop) in enumerate(encoding["offset_mapping"]):
+        # a token belongs to the segment that holds its last character: a run of spaces straddles a question and its answer.
+        # A start token ends at 0; where offsets leave spaces out, a token of spaces alone still ends where it ended
+        if stop > 0 and supervised[stop - 1]:
             labels[i] = ids[i]
     return ids, labels
 
@@ -267,7 +289,8 @@ def encode_conversation(
     turns = check_turns(conversation)
     check_images(turns, has_image)
     encoded = encode_segments(training_segments(turns, template, tokenizer.eos_token), tokenizer)
-    encoded = replace(encoded, masked_by_original=masked_by_original(turns, template, tokenizer.eos_token))
+    unanswered = conversation[-1]["from"] == "human"
+    encoded = replace(encoded, masked_by_original=masked_by_original(turns, template, tokenizer, unanswered))
     expanded = len(encoded.input_ids) + encoded.images * (image_tokens - 1)
     if expanded > max_length:
         keep = len(encoded.input_ids) - (expanded - max_length)
