@@ -96,7 +96,7 @@ def test_the_instruction_is_what_follows_the_image(checkpoint: tuple[str, Path])
     words = tokenizer.convert_ids_to_tokens([int(ids[p - world.IMAGE_TOKENS + 1]) for p in positions])
     assert words == ["\n", "What", "color", "is", "the", "circle", "?"]
     with pytest.raises(ReportError, match="no words after the image"):
-        instruction_positions(prompt_segments("Where?\n<image>", TEMPLATES["phi"]), tokenizer, 9)
+        instruction_positions(prompt_segments("Where?\n<image>", TEMPLATES["vicuna_v1"]), tokenizer, 9)
 
 
 def test_a_hot_patch_is_drawn_where_it_is(tmp_path: Path) -> None:
