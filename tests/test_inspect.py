@@ -1,4 +1,4 @@
-"""``vdep inspect``: one sample as a table or as JSON, all samples as lines of JSON."""
+"""``vdep inspect``: one sample or question as a table or as JSON, all samples as lines of JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from vdep.__main__ import run
+from vdep.data.conversation import TEMPLATES, encode_segments, prompt_segments
+from vdep.model.tokenizer import load_tokenizer
 
 TALK = [
     {"from": "human", "value": "<image>\nWhat color is the circle?"},
@@ -87,3 +89,37 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, assets: Path, capsys: p
     path.write_text("{")
     assert inspect(path, assets) == 1
     assert "samples.json cannot be read as JSON" in capsys.readouterr().err
+
+
+def ask(assets: Path, question: str, *arguments: str, template: str = "vicuna_v1", model: str = "llama") -> int:
+    folder = str(assets / model)
+    return run(["inspect", "--template", template, "--tokenizer", folder, "--question", question, *arguments])
+
+
+@pytest.mark.parametrize(("model", "template"), [("llama", "vicuna_v1"), ("phi", "phi")])
+@pytest.mark.parametrize("question", ["What color is the circle?", "<image>\nWhat color is the circle?"])
+def test_a_question_as_json_is_the_prompt_of_evaluation(
+    question: str, model: str, template: str, assets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(assets, question, "--json", template=template, model=model) == 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (row["question"], row["template"]) == (question, template)
+    tokenizer = load_tokenizer(assets / model)
+    assert row["input_ids"] == encode_segments(prompt_segments(question, TEMPLATES[template]), tokenizer).input_ids.tolist()
+    assert row["input_ids"].count(-200) == question.count("<image>")
+
+
+def test_a_question_as_a_table_ends_where_the_answer_begins(assets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(assets, "<image>\nIs there a circle?", "--image-tokens", "9") == 0
+    shown = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
+    assert [line[1:] for line in lines if line[1].startswith("<image>")] == [["<image> x 9", "-200"]]
+    assert lines[-1][1] == "ASSISTANT:"
+    tokens = len(lines) - 1 + 9
+    assert f"{tokens} tokens, and then the model's answer" in shown
+
+
+def test_a_question_and_data_at_once_are_refused(data: Path, assets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        inspect(data, assets, "--question", "What?")
+    assert "not allowed with argument" in capsys.readouterr().err

@@ -8,9 +8,18 @@ from functools import cache
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-TEXT = ["the cat saw a dog on the red mat", "USER: what is it ? ASSISTANT: a cat", "two  spaces   and more", "a\nb 12"] * 200
+from vdep.data.conversation import SYSTEM
+
+TEXT = [
+    "the cat saw a dog on the red mat",
+    "What is it? Yes",
+    "two  spaces   and more",
+    "a\nb 12",
+    f"{SYSTEM} USER: ASSISTANT:",
+] * 200
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -24,7 +33,7 @@ def sentencepiece_model() -> bytes:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT),
         model_writer=written,
-        vocab_size=320,
+        vocab_size=400,
         model_type="bpe",
         byte_fallback=True,
         split_digits=True,
@@ -34,7 +43,7 @@ def sentencepiece_model() -> bytes:
         normalization_rule_name="identity",
         minloglevel=2,
     )
-    model = sentencepiece.sentencepiece_model_pb2.ModelProto.FromString(written.getvalue())
+    model = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue())
     for piece in model.pieces:
         if set(piece.piece) == {"▁"}:
             piece.score = -1e9
@@ -63,7 +72,7 @@ def write_gpt2_like(folder: Path, trim_offsets: bool = False) -> Path:
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=320, special_tokens=[end], initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=[end], initial_alphabet=alphabet))
     tokenizer.add_tokens(["   ", "  "])
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"bos_token": end, "eos_token": end, "unk_token": end}

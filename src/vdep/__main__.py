@@ -120,14 +120,21 @@ def _attention(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .data.inspect import inspect, print_table
+    from .data.inspect import inspect, inspect_question, print_question, print_table
     from .model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(arguments.tokenizer)
+    console = Console(highlight=False)
+    if arguments.question is not None:
+        asked = inspect_question(arguments.question, arguments.template, tokenizer)
+        if arguments.json:
+            sys.stdout.write(asked.as_json() + "\n")
+        else:
+            print_question(asked, tokenizer, arguments.image_tokens, console)
+        return 0
     found = inspect(
         arguments.data, arguments.template, tokenizer, arguments.image_tokens, arguments.max_length, arguments.index
     )
-    console = Console(highlight=False)
     for shown in found:
         if arguments.json or arguments.index is None:
             sys.stdout.write(shown.as_json() + "\n")
@@ -225,10 +232,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output", required=True)
     command.set_defaults(run=_attention)
 
-    command = commands.add_parser("inspect", help="show what a sample becomes: its tokens, and which of them are trained")
+    command = commands.add_parser(
+        "inspect", help="show what a sample or a question becomes: its tokens, and which of them are trained"
+    )
     command.add_argument("--template", required=True, choices=("plain", "vicuna_v1", "phi"))
     command.add_argument("--tokenizer", required=True, type=Path, help="folder of a language model or its tokenizer")
-    command.add_argument("--data", required=True, type=Path, help="conversations as LLaVA JSON; images are not opened")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", type=Path, help="conversations as LLaVA JSON; images are not opened")
+    what.add_argument("--question", help="show what a model is asked at evaluation; <image> stands for a picture")
     command.add_argument("--index", type=int, help="one sample, counted from 0; without it all, a line of JSON each")
     command.add_argument("--json", action="store_true", help="JSON instead of a table: -200 is the image, -100 is ignored")
     command.add_argument("--image-tokens", type=int, default=576, help="how many tokens an image counts for --max-length")

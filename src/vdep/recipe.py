@@ -15,7 +15,10 @@ from typing import Any, Literal
 from .settings import Benchmark, Dataset, EvaluationSettings, Settings, Stage, StageSettings, VdepSettings, VisionTower
 
 METHOD_VERSION = 4
-"""Raised by hand when training computes something else on purpose; tests/test_golden.py fails when it does without."""
+"""Raised by hand when training computes something else on purpose; tests/test_golden.py fails when it does without.
+
+4: the token that is only the space before an answer is trained, and Llama's merges are SentencePiece's (docs/log.md).
+"""
 
 EVALUATION_VERSION = 3
 """The same for scores."""

@@ -1,4 +1,7 @@
-"""What a sample becomes: ``vdep inspect`` shows its tokens, and which of them are trained in which mode."""
+"""What a sample becomes: ``vdep inspect`` shows its tokens, and which of them are trained in which mode.
+
+With a question in the place of data: what a model is asked at evaluation.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import DataError
-from .conversation import IGNORE_INDEX, IMAGE_INDEX, TEMPLATES, ConversationDefect, Encoded, Mode, encode_conversation
+from .conversation import (
+    IGNORE_INDEX,
+    IMAGE_INDEX,
+    IMAGE_PLACEHOLDER,
+    TEMPLATES,
+    ConversationDefect,
+    Encoded,
+    Mode,
+    encode_conversation,
+    encode_segments,
+    prompt_segments,
+)
 from .prepare import read_conversations
 
 
@@ -89,6 +103,40 @@ def print_table(shown: Inspected, template: str, tokenizer: Any, image_tokens: i
     if encoded.masked_by_original:
         parts.append("the original code would have trained nothing of it")
     console.print(Text(", ".join(parts)))
+
+
+@dataclass(frozen=True)
+class InspectedQuestion:
+    """The prompt of a question. The first token of the answer comes after the last one here."""
+
+    question: str
+    template: str
+    encoded: Encoded
+
+    def as_json(self) -> str:
+        """One line: ``input_ids`` with one -200 for each image."""
+        row = {"question": self.question, "template": self.template, "input_ids": self.encoded.input_ids.tolist()}
+        return json.dumps(row, ensure_ascii=False)
+
+
+def inspect_question(question: str, template: str, tokenizer: Any) -> InspectedQuestion:
+    """What a model is asked, with ``<image>`` where the question has it: lmms-eval's questions begin with it and a newline."""
+    return InspectedQuestion(question, template, encode_segments(prompt_segments(question, TEMPLATES[template]), tokenizer))
+
+
+def print_question(shown: InspectedQuestion, tokenizer: Any, image_tokens: int, console: Console) -> None:
+    """A row for each token of the prompt: text and id."""
+    encoded = shown.encoded
+    table = Table(title=f"a question, template {shown.template}", title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("position", "token", "id"):
+        table.add_column(name, justify="left" if name == "token" else "right")
+    for position, token in enumerate(encoded.input_ids.tolist()):
+        is_image = token == IMAGE_INDEX
+        text = f"{IMAGE_PLACEHOLDER} x {image_tokens}" if is_image else readable(token, tokenizer)
+        table.add_row(*(Text(str(cell)) for cell in (position, text, token)), style="bold magenta" if is_image else None)
+    console.print(table)
+    total = len(encoded.input_ids) + encoded.images * (image_tokens - 1)
+    console.print(Text(f"{total} tokens, and then the model's answer"))
 
 
 def readable(token: int, tokenizer: Any) -> str:
