@@ -40,6 +40,11 @@ rule controls:
         control_targets(),
 
 
+rule submissions:
+    input:
+        submission_targets(),
+
+
 rule assets:
     input:
         asset_targets(),

@@ -22,7 +22,9 @@ from vdep.model.llava import build_model
 from vdep.settings import Benchmark, VisionTower
 
 QUESTIONS = 120
-BENCHMARK = Benchmark(asset="pope", task="pope/pope.yaml", files={"test": "test-*.parquet"}, scorer="f1")
+BENCHMARK = Benchmark(
+    asset="pope", task="pope/pope.yaml", files={"test": "test-*.parquet"}, scorer="f1", cluster="image_source"
+)
 
 
 def main() -> None:

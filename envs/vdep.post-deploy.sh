@@ -35,6 +35,7 @@ dill==0.4.1
 docutils==0.22.4
 dpath==2.2.0
 einops==0.8.2
+et-xmlfile==2.0.0
 evaluate==0.4.6
 fastjsonschema==2.22.3
 filelock==4.2.11
@@ -85,6 +86,7 @@ networkx==3.6.1 ; python_full_version < '3.12'
 networkx==3.7 ; python_full_version >= '3.12'
 ninja==1.13.2
 numpy==2.4.6
+openpyxl==3.1.5
 packaging==25.0
 pandas==3.1.1
 pathspec==1.1.1

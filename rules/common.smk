@@ -39,6 +39,8 @@ def either_of(names):
 
 IMPORTED = either_of(name for name in STUDY.variants if STUDY.imported(name))
 TRAINED = either_of(name for name in STUDY.variants if not STUDY.imported(name))
+SUBMITTED = either_of(STUDY.submission_benchmarks)
+SCORED = either_of(set(STUDY.benchmarks) - set(STUDY.submission_benchmarks))
 
 
 wildcard_constraints:
@@ -71,6 +73,10 @@ def done_file(model, variant, stage):
 
 def scores_file(model, variant, benchmark):
     return f"{RESULTS}/evaluations/{model}/{variant}/{benchmark}.json"
+
+
+def submission_file(model, variant, benchmark):
+    return f"{RESULTS}/submissions/{model}/{variant}/{benchmark}.json"
 
 
 # -- assets and data
@@ -258,6 +264,11 @@ def ablation_tables():
 
 def control_targets():
     return [scores_file(*key) for key in STUDY.control_evaluations()]
+
+
+def submission_targets():
+    checkpoints = [split_checkpoint(name) for name in STUDY.checkpoints]
+    return [submission_file(*checkpoint, name) for checkpoint in checkpoints for name in STUDY.submission_benchmarks]
 
 
 def asset_targets():

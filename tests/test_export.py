@@ -176,7 +176,8 @@ import lmms_eval.evaluator
 from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.models.simple.llava_hf import LlavaHf
 from vdep.settings import Benchmark
-benchmark = Benchmark(asset="pope", task="pope/pope.yaml", files={{"test": "test-*.parquet"}}, scorer="f1")
+files = {{"test": "test-*.parquet"}}
+benchmark = Benchmark(asset="pope", task="pope/pope.yaml", files=files, scorer="f1", cluster="image_source")
 task = ConfigurableTask(config=task_config(benchmark, Path({str(tmp_path)!r})))
 task.config.generation_kwargs["max_new_tokens"] = 6
 model = LlavaHf(pretrained={str(checkpoints["llama"])!r}, device="cpu", device_map="cpu", dtype="float32", batch_size=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 
 from vdep.errors import EvaluationError
 from vdep.evaluation.chance import chance_of, guess_rates
+from vdep.evaluation.clusters import check_documents, cluster_keys
 from vdep.evaluation.run import validate
 from vdep.evaluation.samples import read_samples, write_samples
-from vdep.evaluation.scores import ALL_OF_CLUSTER, F1, MEAN, SCORERS, Scored, mme, score_samples
+from vdep.evaluation.scores import ALL_OF_UNIT, F1, MEAN, SCORERS, Scored, Statistic, mme, score_samples
 from vdep.recipe import EvaluationRecipe
-from vdep.settings import Benchmark, EvaluationSettings, Judge
+from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings, Judge
 
 scored = st.lists(
     st.builds(
@@ -28,6 +30,7 @@ scored = st.lists(
         points=st.sampled_from([0.0, 1.0]),
         predicted_yes=st.booleans(),
         is_yes=st.booleans(),
+        unit=st.sampled_from("stuvw"),
     ),
     min_size=1,
     max_size=40,
@@ -43,14 +46,17 @@ def test_statistics_by_hand(samples: list[Scored]) -> None:
     precision, recall = hits / predicted if predicted else 0, hits / actual if actual else 0
     by_hand = 2 * precision * recall / (precision + recall) if hits else 0
     assert F1(samples) == pytest.approx(100 * by_hand)
-    clusters = {s.cluster for s in samples}
-    whole = sum(all(s.points == 1 for s in samples if s.cluster == c) for c in clusters)
-    assert ALL_OF_CLUSTER(samples) == pytest.approx(100 * whole / len(clusters))
+    # a unit lies in one cluster
+    samples = [replace(s, cluster=s.unit) for s in samples]
+    units = {s.unit for s in samples}
+    whole = sum(all(s.points == 1 for s in samples if s.unit == u) for u in units)
+    assert ALL_OF_UNIT(samples) == pytest.approx(100 * whole / len(units))
+    assert ALL_OF_UNIT([replace(s, cluster="") for s in samples]) == ALL_OF_UNIT(samples), "clusters are no part of a score"
 
 
 def test_mme_is_accuracy_plus_accuracy_plus() -> None:
     def pair(name: str, *points: float) -> list[Scored]:
-        return [Scored(0, name, p, group="color") for p in points]
+        return [Scored(0, name, p, group="color", unit=name) for p in points]
 
     samples = pair("one", 1, 1) + pair("two", 1, 0) + pair("three", 0, 0)
     assert mme("color")(samples) == pytest.approx(100 * (3 / 6 + 1 / 3))
@@ -88,7 +94,9 @@ def test_a_score_that_is_not_lmms_evals_own_is_refused() -> None:
 
 
 def recipe(**changes: Any) -> EvaluationRecipe:
-    benchmark = Benchmark(**({"asset": "a", "task": "t", "files": {}, "scorer": "mean", "samples": 10} | changes))
+    benchmark = Benchmark(
+        **({"asset": "a", "task": "t", "files": {}, "scorer": "mean", "cluster": "question", "samples": 10} | changes)
+    )
     return EvaluationRecipe(
         benchmark="demo", settings=benchmark, source={}, template="phi", image="pad", evaluation=EvaluationSettings()
     )
@@ -126,9 +134,9 @@ def test_chance_is_the_better_of_the_best_constant_and_an_even_guess() -> None:
     assert chance_of(MEAN, rows, questions) == pytest.approx(70)
     assert chance_of(F1, rows, questions) == pytest.approx(100 * 2 * 7 / 17)
     letters = [{"skill": "x", "answer": "ABCD"[i % 4], "candidates": list("ABCD")} for i in range(40)]
-    rows = [Scored(i, str(i // 4), 0.0) for i in range(40)]
+    rows = [Scored(i, str(i // 4), 0.0, unit=str(i // 4)) for i in range(40)]
     assert 22 < chance_of(MEAN, rows, letters) < 28
-    assert chance_of(ALL_OF_CLUSTER, rows, letters) < 2, "four rotations are hardly guessed"
+    assert chance_of(ALL_OF_UNIT, rows, letters) < 2, "four rotations are hardly guessed"
     assert guess_rates(questions) == [0.7] * 10
     assert guess_rates(letters) == [0.25] * 40
 
@@ -146,8 +154,8 @@ def test_every_scorer_of_the_configuration_exists() -> None:
     import yaml
 
     benchmarks = yaml.safe_load((world.ROOT / "config" / "benchmarks.yaml").read_text())["benchmarks"]
-    assert {b["scorer"] for b in benchmarks.values()} <= set(SCORERS)
-    assert len(benchmarks) == 16
+    assert {b["scorer"] for b in benchmarks.values()} == {*SCORERS, SUBMISSION}
+    assert len(benchmarks) == 16 + 3
 
 
 def test_f1_is_the_same_whichever_way_it_is_written() -> None:
@@ -156,3 +164,115 @@ def test_f1_is_the_same_whichever_way_it_is_written() -> None:
         samples += [Scored(0, f"p{i}", 0, "", True, False) for i in range(fp)]
         samples += [Scored(0, f"n{i}", 0, "", False, True) for i in range(fn)] + [Scored(0, "t", 1)]
         assert F1(samples) == pytest.approx(100 * 2 * tp / (2 * tp + fp + fn) if tp else 0)
+
+
+# -- clusters
+
+
+def documents(**columns: list[Any]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(columns)
+
+
+def logged(points: list[float], **columns: list[Any]) -> list[dict[str, Any]]:
+    """As lmms-eval logs them."""
+    return [{"doc_id": i, "exact_match": p, "doc": {k: v[i] for k, v in columns.items()}} for i, p in enumerate(points)]
+
+
+def test_mm_vets_questions_are_resampled_by_their_own_pictures() -> None:
+    """Its ``image_source`` is where a picture comes from, and the same for many: the interval once had no width."""
+    points = [1.0, 0.5, 0.0, 1.0, 0.7, 0.2]
+    samples = logged(points, image_source=["web"] * 6)
+    keys = cluster_keys("mmvet", "picture", samples, dict(enumerate("aabbcd")))
+    scored, parts = score_samples("mean", samples, {"exact_match,none": float(np.mean(points))}, keys)
+    assert [s.cluster for s in scored] == list("aabbcd")
+    assert parts["score"]["low"] < parts["score"]["value"] < parts["score"]["high"]
+    for check in (
+        lambda: cluster_keys("mmvet", "image_source", samples, {}),
+        lambda: check_documents("mmvet", "image_source", documents(image_source=["web"] * 6)),
+    ):
+        with pytest.raises(EvaluationError, match=r"mmvet: all 6 questions are one cluster, because image_source is 'web'"):
+            check()
+
+
+def test_a_field_that_is_not_there_is_named_with_those_that_are() -> None:
+    message = r"gqa: the documents have no field 'imageID'.*\(they have: imageId, question;"
+    with pytest.raises(EvaluationError, match=message):
+        check_documents("gqa", "imageID", documents(imageId=["1", "2"], question=["a", "b"]))
+    with pytest.raises(EvaluationError, match=message):
+        cluster_keys("gqa", "imageID", logged([1, 0], imageId=["1", "2"], question=["a", "b"]), {})
+    with pytest.raises(EvaluationError, match="gqa: document 1 has no imageId"):
+        cluster_keys("gqa", "imageId", logged([1, 0], imageId=["1", None]), {})
+    with pytest.raises(EvaluationError, match="ai2d: document 1 has no picture"):
+        cluster_keys("ai2d", "picture", logged([1, 0]), {0: "a"})
+
+
+def test_a_benchmark_says_what_is_resampled() -> None:
+    with pytest.raises(ValueError, match="say in `cluster` what an interval resamples together"):
+        Benchmark(asset="a", task="t", files={}, scorer="mean")
+
+
+def test_what_is_scored_together_is_resampled_together() -> None:
+    rows = [
+        {"doc_id": i, "mme_perception_score": {"category": "count", "question_id": str(i // 2), "score": 1.0}} for i in range(4)
+    ]
+    reported = {"mme_perception_score,none": 200.0}
+    scored, _ = score_samples("mme", rows, reported)
+    assert [s.cluster for s in scored] == ["count/0", "count/0", "count/1", "count/1"]
+    scored, _ = score_samples("mme", rows, reported, ["one"] * 4)
+    assert len({s.unit for s in scored}) == 2, "a picture with two pairs of questions"
+    with pytest.raises(EvaluationError, match="document 0 is scored together with 1 others that are resampled apart from it"):
+        score_samples("mme", rows, reported, ["a", "b", "c", "c"])
+
+
+def test_every_benchmark_of_the_demo_has_the_field_that_the_paper_resamples_by(tmp_path: Path) -> None:
+    """In the columns of the real datasets; so what the configuration names is checked before anything is asked."""
+    from datasets import Dataset
+    from test_recipe import paper_config
+
+    from vdep.demo.benchmarks import MAKERS, make_benchmark
+
+    benchmarks = paper_config()["benchmarks"]
+    named = {n for n in MAKERS if benchmarks[n]["cluster"] not in ("picture", "question")}
+    assert named == {"gqa", "textvqa", "pope", "seedbench_img", "mme"}
+    for name in sorted(named):
+        split, _ = MAKERS[name]
+        (tmp_path / name).mkdir()
+        make_benchmark(tmp_path / name, name, 8, 3)
+        rows = Dataset.from_parquet(str(next((tmp_path / name).glob(f"{split}-*.parquet"))), cache_dir=str(tmp_path / "cache"))
+        check_documents(name, benchmarks[name]["cluster"], rows)
+
+
+# -- how far single outcomes move a score
+
+
+def turned(samples: list[Scored], share: float, rng: np.random.Generator) -> list[Scored]:
+    """The outcomes of a share of the questions are others, as likely for the better as for the worse."""
+    count = round(share * len(samples))
+    gained = rng.binomial(count, 0.5)
+    wrong = rng.permutation([i for i, s in enumerate(samples) if s.points == 0.0])[:gained]
+    right = rng.permutation([i for i, s in enumerate(samples) if s.points == 1.0])[: count - gained]
+    others = {*right.tolist(), *wrong.tolist()}
+    return [s.otherwise() if i in others else s for i, s in enumerate(samples)]
+
+
+@pytest.mark.parametrize("statistic", [MEAN, F1], ids=["mean", "F1"])
+def test_turned_outcomes_move_a_score_as_its_sensitivity_says(statistic: Statistic) -> None:
+    rng = np.random.default_rng(0)
+    samples = [
+        Scored(i, str(i // 10), float(right), predicted_yes=bool(right) == yes, is_yes=yes)
+        for i, (right, yes) in enumerate(zip(rng.random(1000) < 0.7, (rng.random(1000) < 0.5).tolist(), strict=True))
+    ]
+    moved = [statistic(turned(samples, 0.04, rng)) - statistic(samples) for _ in range(300)]
+    assert np.std(moved) == pytest.approx(math.sqrt(0.04) * statistic.sensitivity(samples), rel=0.2)
+
+
+def test_the_sensitivity_of_a_mean_is_one_over_the_root_of_the_questions() -> None:
+    for n in (4, 100):
+        samples = [Scored(i, "0", float(i % 2)) for i in range(n)]
+        assert MEAN.sensitivity(samples) == pytest.approx(100 / math.sqrt(n)), "whatever the clusters"
+    rotations = [Scored(i, "", 1.0, unit=str(i // 4)) for i in range(8)]
+    assert ALL_OF_UNIT.sensitivity(rotations) == pytest.approx(math.sqrt(8) * 50), "each of them loses its question"
+    wrong_twice = [replace(s, points=float(i % 4 > 1)) for i, s in enumerate(rotations)]
+    assert ALL_OF_UNIT.sensitivity(wrong_twice) == 0, "no single one gains it"

@@ -73,6 +73,13 @@ def test_a_released_checkpoint_is_evaluated_and_not_trained() -> None:
     assert not {"pretrain", "finetune", "prepare"} & set(jobs)
 
 
+def test_submissions_are_a_target_of_their_own() -> None:
+    jobs = planned("submissions")
+    assert (jobs["submission"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (30, 10, 0, 0)
+    done = snakemake("-n", "results/evaluations/llava-7b/vdep/vizwiz_test.json")
+    assert done.returncode != 0, "there is no score of a split whose answers are kept back"
+
+
 def test_the_slurm_profile_is_found_by_its_literal_name() -> None:
     jobs = planned("--profile", "slurm", "all")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)

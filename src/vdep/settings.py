@@ -236,6 +236,10 @@ class Judge(Settings):
     key_variable: str = "VDEP_JUDGE_KEY"
 
 
+SUBMISSION = "submission"
+"""The scorer of a split whose answers are not public: what is written is a file for the benchmark's server, and no score."""
+
+
 class Benchmark(Settings):
     """One benchmark as lmms-eval runs it, on data of ours.
 
@@ -247,10 +251,25 @@ class Benchmark(Settings):
     task: str
     files: dict[str, str]
     scorer: str
+    cluster: str | None = None
+    """What an interval resamples together: ``picture`` (all questions on the same picture, by its own bytes), ``question``
+    (each by itself, with all its rotations in MMBench), or the field of the documents that names the picture."""
     samples: int | None = None
     max_new_tokens: int | None = None
     judge: Judge | None = None
     blind: bool = False
+
+    @model_validator(mode="after")
+    def _scored_in_clusters(self) -> Benchmark:
+        if self.scorer == SUBMISSION:
+            if self.cluster or self.judge or self.blind:
+                raise ValueError("a submission is not scored: it has no cluster, no judge and no blind pass")
+        elif not self.cluster:
+            raise ValueError(
+                "say in `cluster` what an interval resamples together: picture, question, or the field of the documents that "
+                "names the picture"
+            )
+        return self
 
 
 class Column(Settings):

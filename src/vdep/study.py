@@ -16,6 +16,7 @@ from .errors import ConfigError
 from .recipe import EvaluationRecipe, ImportRecipe, PreparationRecipe, TrainingRecipe
 from .settings import (
     STAGES,
+    SUBMISSION,
     Asset,
     AttentionFigure,
     Benchmark,
@@ -86,6 +87,8 @@ class Study(Settings):
         for key, column in self.columns.items():
             if column.benchmark:
                 yield from missing(column.benchmark, "benchmark", self.benchmarks, f"columns.{key}.benchmark")
+                if column.benchmark in self.submission_benchmarks:
+                    yield f"columns.{key}.benchmark: {column.benchmark} writes a submission and has no score"
             for part in (*column.mean_of, *column.sum_of):
                 yield from missing(part, "column", self.columns, f"columns.{key}")
         for key, variant in self.variants.items():
@@ -241,6 +244,11 @@ class Study(Settings):
         """Beside the main ones, the tables of nothing but the study's checkpoints; any other is a target of its own."""
         own = set(self.checkpoints)
         return [n for n, table in self.tables.items() if n not in self.main_tables and table.rows and own >= set(table.rows)]
+
+    @property
+    def submission_benchmarks(self) -> list[str]:
+        """Those that yield a file for a server instead of a score."""
+        return [name for name, benchmark in self.benchmarks.items() if benchmark.scorer == SUBMISSION]
 
     def column_benchmarks(self, column: str) -> list[str]:
         """The benchmarks that a column is computed from, in a fixed order."""

@@ -18,8 +18,11 @@ from typing import Any
 from ..errors import EvaluationError
 from ..files import read_json, sha256, write_json
 from ..recipe import EvaluationRecipe
+from ..settings import SUBMISSION
+from .clusters import check_documents, cluster_keys
 from .judge import judge_environment
 from .samples import write_samples
+from .submission import take_submission
 from .tasks import LMMS_EVAL_VERSION, offline_environment, task_config
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,7 @@ class EvaluationJob:
 
 
 def evaluate(job: EvaluationJob) -> dict[str, Any]:
-    """Run the benchmark and write its scores.
+    """Run the benchmark and write its scores, or the file for the server that will score it.
 
     Raises:
         EvaluationError: where anything says that the score cannot be trusted. Nothing is written then but the answers.
@@ -63,6 +66,8 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
         torch.set_num_threads(job.threads)
         _quiet()
         task = ConfigurableTask(config=task_config(benchmark, job.asset))
+        if benchmark.cluster is not None:
+            check_documents(job.recipe.benchmark, benchmark.cluster, task.dataset[task.config.test_split])
         answers = job.scores.parent / "answers" / f"{job.recipe.benchmark}-{job.recipe.key}-{done['digest'][:16]}"
         answers.parent.mkdir(parents=True, exist_ok=True)
         model = VdepModel(
@@ -75,7 +80,10 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
             max_new_tokens=benchmark.max_new_tokens,
             answers=answers,
         )
-        passes = {"seen": _one_pass(job, model, task, Path(scratch))}
+        if benchmark.scorer == SUBMISSION:
+            passes = {"seen": _submission(job, model, task, Path(scratch))}
+        else:
+            passes = {"seen": _one_pass(job, model, task, Path(scratch))}
         if benchmark.blind:
             model.blind = True
             passes["blind"] = _one_pass(job, model, task, Path(scratch))
@@ -100,12 +108,10 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     return scores
 
 
-def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
+def _ask(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """lmms-eval's logged samples, validated, and its own results. What it writes goes to ``scratch``."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
-
-    from .chance import chance_by_part, guess_rates, read_questions
-    from .scores import score_samples
 
     seed = job.recipe.evaluation.seed
     _reset_module_totals(task)
@@ -128,13 +134,32 @@ def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[
         )
     (name, samples), *_ = results["samples"].items()
     validate(job.recipe, samples)
-    scored, parts = score_samples(job.recipe.settings.scorer, samples, results["results"][name])
+    return samples, results["results"][name]
+
+
+def _submission(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
+    samples, _ = _ask(job, model, task, scratch)
+    summary: dict[str, Any] = {"n": len(samples), "empty": sum(not _answer(s).strip() for s in samples)}
+    summary["submission"] = take_submission(job.recipe.benchmark, samples, scratch / "submissions", job.scores.parent)
+    return {"summary": summary, "rows": [{"document": s["doc_id"], "answer": _answer(s)} for s in samples]}
+
+
+def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
+    from .chance import chance_by_part, guess_rates, read_questions
+    from .scores import score_samples
+
+    samples, reported = _ask(job, model, task, scratch)
+    cluster = job.recipe.settings.cluster
+    assert cluster is not None
+    keys = cluster_keys(job.recipe.benchmark, cluster, samples, model.pictures)
+    scored, parts = score_samples(job.recipe.settings.scorer, samples, reported, keys)
     empty = sum(not _answer(s).strip() for s in samples)
     rows = [
         {**asdict(s), "answer": _answer(sample), "target": str(sample["target"])}
         for s, sample in zip(scored, samples, strict=True)
     ]
-    summary = {"parts": parts, "n": len(samples), "empty": empty}
+    clusters = {"by": cluster, "n": len({s.cluster for s in scored})}
+    summary: dict[str, Any] = {"parts": parts, "n": len(samples), "empty": empty, "clusters": clusters}
     questions = read_questions(job.asset, len(samples))
     if questions is not None:
         rates = guess_rates(questions)

@@ -1,18 +1,20 @@
 """The benchmarks as lmms-eval defines them, on data of ours.
 
 Prompts, answer extraction and metrics come from lmms-eval's own task files, untouched. What is replaced is where the data
-lies (Parquet files of a pinned revision), what would reach out to the network, and what would write submission files.
+lies (Parquet files of a pinned revision), what would reach out to the network, and what would write submission files for
+servers that nobody asks; of a split whose answers are not public, those files are all that there is.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from ..settings import Benchmark
+from ..settings import SUBMISSION, Benchmark
 
 LMMS_EVAL_VERSION = "0.7.3"
 
@@ -45,8 +47,10 @@ def task_config(benchmark: Benchmark, asset: Path) -> dict[str, Any]:
     config.pop("tag", None)
     config["dataset_path"] = "parquet"
     config["dataset_kwargs"] = {"data_files": {split: parquet_files(asset, benchmark.files[split])}}
-    # submission files are for servers that nobody is asked here
-    config["metric_list"] = [m for m in config["metric_list"] if m["metric"] != "submission"]
+    submits = benchmark.scorer == SUBMISSION
+    config["metric_list"] = [m for m in config["metric_list"] if (m["metric"] == "submission") == submits]
+    if not config["metric_list"]:
+        raise EvaluationError(f"{benchmark.task} {'writes no submission' if submits else 'has no score'}: name another scorer")
     adapt = _ADAPTATIONS.get(benchmark.task)
     if adapt is not None:
         adapt(config, benchmark, asset)
@@ -94,11 +98,23 @@ def _static_mmbench(config: dict[str, Any], benchmark: Benchmark, asset: Path) -
     config["metric_list"] = [{"metric": "gpt_eval_score", "aggregation": aggregate, "higher_is_better": True}]
 
 
+def _fit_for_a_sheet(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
+    """What MMBench's server gets is a sheet: it cannot hold control characters, and takes "= 2" for a formula."""
+    as_it_is = config["process_results"]
+
+    def process_results(document: dict[str, Any], results: list[str]) -> Any:
+        return as_it_is(document, [re.sub(r"^[=\s]+|[\x00-\x08\x0b-\x0c\x0e-\x1f]", "", answer) for answer in results])
+
+    config["process_results"] = process_results
+
+
 _ADAPTATIONS = {
     "gqa/gqa.yaml": _join_gqa_images,
     "seedbench/seedbench.yaml": _image_questions_only,
     "mmbench/mmbench_en_dev_static.yaml": _static_mmbench,
     "mmbench/mmbench_cn_dev.yaml": _static_mmbench,
+    "mmbench/mmbench_en_test.yaml": _fit_for_a_sheet,
+    "mmbench/mmbench_cn_test.yaml": _fit_for_a_sheet,
 }
 
 
