@@ -10,6 +10,7 @@ configfile: "config/datasets.yaml"
 configfile: "config/models.yaml"
 configfile: "config/variants.yaml"
 configfile: "config/benchmarks.yaml"
+configfile: "config/protocols.yaml"
 configfile: "config/config.yaml"
 
 

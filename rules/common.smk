@@ -192,6 +192,9 @@ def table_definition(wildcards):
             "table": table.model_dump(mode="json"),
             "columns": {name: STUDY.columns[name].model_dump(mode="json") for name in sorted(needed)},
             "evaluations": STUDY.table_evaluations(wildcards.table),
+            "protocols": {
+                name: protocol.model_dump(mode="json") for name, protocol in STUDY.table_protocols(wildcards.table).items()
+            },
         }
     )
 

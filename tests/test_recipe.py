@@ -18,7 +18,7 @@ from vdep.recipe import canonical_json
 from vdep.schema import schema_text
 from vdep.study import apply_lock, deep_merge, load_study
 
-FILES = ("assets", "datasets", "models", "variants", "benchmarks", "config")
+FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")
 
 
 def paper_config(*overlays: str) -> dict[str, Any]:

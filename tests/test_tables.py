@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from vdep.files import sha256, write_json
 from vdep.report.skills import as_csv as skills_csv
 from vdep.report.skills import pooled
 from vdep.report.tables import BuiltTable, Results, as_csv, as_markdown, build_table, provenance, read_published
-from vdep.settings import Column
+from vdep.settings import Calibration, Column
 from vdep.study import load_study, split_checkpoint
 
 STUDY = load_study(paper_config())
 PUBLISHED = read_published(world.ROOT / "config" / "published.csv")
+SENSITIVITY = 2.0
+CLUSTERS = {"gqa": ("imageId", 8), "vizwiz": ("question", 10), "mmbench_en": ("question", 3)}
 MME = ("perception", "commonsense_reasoning", "existence", "count", "position", "color")
 
 
@@ -29,7 +32,9 @@ def write_scores(
     path: Path, value: float, blind: float | None = None, parts: tuple[str, ...] = ("score",), judge: str | None = None
 ) -> None:
     def numbers(v: float) -> dict[str, Any]:
-        return {"n": 10, "empty": 0, "parts": {p: {"value": v, "low": v - 1, "high": v + 1} for p in parts}}
+        numbers = {p: {"value": v, "low": v - 1, "high": v + 1, "sensitivity": SENSITIVITY} for p in parts}
+        by, clusters = CLUSTERS.get(path.stem, ("picture", 9))
+        return {"n": 10, "empty": 0, "parts": numbers, "clusters": {"by": by, "n": clusters}}
 
     scores: dict[str, Any] = {
         "benchmark": path.stem,
@@ -54,7 +59,11 @@ def build(name: str, tmp_path: Path, value: float = 50.005, **kwargs: Any) -> tu
         write_scores(files[key], value + number, parts=MME if key[2] == "mme" else ("score",), judge=judge, **kwargs)
     results = Results(files)
     rows = [split_checkpoint(row) for row in table.rows]
-    return build_table(table.title, rows, table.columns, STUDY.columns, results, PUBLISHED, table.published), results
+    protocols = STUDY.table_protocols(name)
+    built = build_table(
+        table.title, rows, table.columns, STUDY.columns, results, PUBLISHED, table.published, protocols, table.calibration
+    )
+    return built, results
 
 
 def test_the_difference_is_that_of_the_two_numbers_shown(tmp_path: Path) -> None:
@@ -65,7 +74,7 @@ def test_the_difference_is_that_of_the_two_numbers_shown(tmp_path: Path) -> None
 
 
 def test_every_cell_of_the_papers_tables_has_its_published_number(tmp_path: Path) -> None:
-    for name in set(STUDY.tables) - {STUDY.control_table}:
+    for name in set(STUDY.tables) - {STUDY.control_table, "calibration"}:
         table, _ = build(name, tmp_path)
         missing = [(m, v, c) for m, v, cells in table.rows for c, cell in cells.items() if "published" not in cell]
         # the paper's ablation tables do not repeat these columns for these rows
@@ -144,7 +153,8 @@ def test_the_published_numbers_are_all_there() -> None:
     assert {p.column for p in PUBLISHED} <= set(STUDY.columns)
     assert {f"{p.model}/{p.run}" for p in papers} == set(STUDY.checkpoints)
     others = [p for p in PUBLISHED if p not in papers]
-    assert {(p.table, p.model, p.run) for p in others} == {("model_zoo", "llava-7b", "released")}
+    released = {("model_zoo", "llava-7b", "released"), ("lmms_eval", "llava-7b", "released")}
+    assert {(p.table, p.model, p.run) for p in others} == released
     assert {p.column for p in others} == set(STUDY.tables["calibration"].columns)
 
 
@@ -160,3 +170,139 @@ def test_skills_are_pooled_over_benchmarks(tmp_path: Path) -> None:
     assert score.above_chance == 55
     assert 35 < score.low < 60 < score.high < 85
     assert "color,20,80.0,25.0,55.0,20.0,60.0" in skills_csv([score])
+
+
+# -- numbers of other protocols
+
+ANOTHER = {
+    # column -> what the note says of the paper's cells
+    "vizwiz": "test-dev",
+    "scienceqa_img": "by which script",
+    "ocrbench": "another version",
+    "mmmu": "16 tokens",
+    "realworldqa": "Another metric",
+    "mmvet": "Another judge",
+    "mmbench_en": "1,784 questions",
+    "mmbench_cn": "1,784 questions",
+    "mmbench_mean": "1,784 questions",
+}
+
+
+def test_every_cell_of_another_protocol_is_marked_and_no_other(tmp_path: Path) -> None:
+    for name in (*STUDY.main_tables, *STUDY.ablation_tables):
+        table, results = build(name, tmp_path / name)
+        rows = {(r["model"], r["run"], r["quantity"]): r for r in csv.DictReader(io.StringIO(as_csv(table)))}
+        markdown = as_markdown(table)
+        for model, variant, cells in table.rows:
+            for column, cell in cells.items():
+                if column in ANOTHER:
+                    assert ANOTHER[column] in rows[model, variant, "note"][column]
+                    letter = table.marks(cell, "published")
+                    assert f"*published* {cell['published']}<sup>{letter}</sup> ({cell['difference']})" in markdown
+                    note = next(line for line in markdown.splitlines() if line.startswith(f"<sup>{letter}</sup>"))
+                    assert ANOTHER[column] in note
+                else:
+                    assert not cell["note"]
+                    assert f"*published* {cell['published']} (" in markdown
+        if {*ANOTHER} & {*table.columns}:
+            marked = [c for c in provenance(table, results, STUDY.columns)["cells"] if c["protocols"]]
+            assert {c["column"] for c in marked} == {*ANOTHER} & {*table.columns}
+
+
+def test_a_mark_is_for_a_number_that_is_there() -> None:
+    for name, protocol in STUDY.protocols.items():
+        covered = [p for p in PUBLISHED if protocol.covers(p.table, p.model, p.column)]
+        assert {p.column for p in covered} == set(protocol.columns), name
+        assert protocol.note.endswith(".")
+        assert protocol.source
+
+
+def test_the_papers_mmbench_cells_fit_1784_questions_and_not_devs_1164() -> None:
+    """A score of k out of n, cut or rounded to two decimals."""
+    papers = [p for p in PUBLISHED if p.table.startswith("table") and p.column in ("mmbench_en", "mmbench_cn")]
+    cells = {int(100 * p.value) for p in papers}
+
+    def possible(n: int) -> int:
+        near = {cell: range(max(0, cell * n // 10_000 - 1), cell * n // 10_000 + 2) for cell in cells}
+        return sum(any(cell in (10_000 * k // n, (20_000 * k + n) // (2 * n)) for k in near[cell]) for cell in cells)
+
+    assert len(cells) == 12
+    assert possible(1784) == 12
+    assert possible(1164) == 3
+    assert [n for n in range(1000, 2000) if possible(n) == 12] == [1784]
+
+
+def test_the_legend_says_what_each_columns_interval_resamples(tmp_path: Path) -> None:
+    legend = as_markdown(build("main_vqa", tmp_path / "vqa")[0])
+    assert (
+        "questions resampled by picture: OK-VQA, TextVQA, RealWorldQA, SQA-I; by imageId: GQA; one by one: VizWiz; no" in legend
+    )
+    assert "together with what is scored with them: MMB-EN" in as_markdown(build("main_general", tmp_path / "general")[0])
+
+
+# -- calibration
+
+
+def calibrated(tmp_path: Path, **scores: float) -> dict[str, dict[str, str]]:
+    """The cells of the calibration table where ours are the references' numbers, but for ``scores``."""
+    reference = {p.column: float(p.value) for p in PUBLISHED if p.table == "lmms_eval"}
+    table = STUDY.tables["calibration"]
+    files = {}
+    for key in STUDY.table_evaluations("calibration"):
+        files[key] = tmp_path / f"{key[2]}.json"
+        column = "mme_perception" if key[2] == "mme" else key[2]
+        write_scores(files[key], scores.get(column, reference[column]), parts=MME if key[2] == "mme" else ("score",))
+    rows = [split_checkpoint(row) for row in table.rows]
+    protocols = STUDY.table_protocols("calibration")
+    built = build_table(
+        table.title, rows, table.columns, STUDY.columns, Results(files), PUBLISHED, (), protocols, table.calibration
+    )
+    ((_, _, cells),) = built.rows
+    assert all(f"{cell['verdict']}" in as_markdown(built) for cell in cells.values())
+    quantities = {row["quantity"] for row in csv.DictReader(io.StringIO(as_csv(built)))}
+    assert {"lmms_eval", "lmms_eval_difference", "model_zoo", "tolerance", "verdict", "note"} <= quantities
+    return cells
+
+
+def test_calibration_has_a_verdict_in_every_cell(tmp_path: Path) -> None:
+    cells = calibrated(tmp_path)
+    assert {column: cell["verdict"] for column, cell in cells.items()} == dict.fromkeys(cells, "agrees (lmms_eval)")
+    # 1.96 x sqrt(0.02) x 2, and half of the last place of 61.97, of 312 and of 1511.3
+    assert (cells["gqa"]["tolerance"], cells["ocrbench"]["tolerance"], cells["mme_perception"]["tolerance"]) == (
+        "0.56",
+        "1.05",
+        "0.60",
+    )
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(62.53, "agrees"), (61.41, "agrees"), (62.54, "differs"), (61.40, "differs")])
+def test_the_verdict_is_that_of_the_tolerance_shown(ours: float, verdict: str, tmp_path: Path) -> None:
+    cell = calibrated(tmp_path, gqa=ours)["gqa"]
+    assert cell["verdict"] == {"agrees": "agrees", "differs": "differs by more than the tolerance"}[verdict] + " (lmms_eval)"
+    assert (abs(float(cell["lmms_eval_difference"])) <= float(cell["tolerance"])) == (verdict == "agrees")
+
+
+def test_a_number_of_another_protocol_is_shown_and_judges_nothing(tmp_path: Path) -> None:
+    results = Results({("llava-7b", "released", "vizwiz"): tmp_path / "vizwiz.json"})
+    write_scores(tmp_path / "vizwiz.json", 50.0)
+    arguments = ("t", [("llava-7b", "released")], ["vizwiz"], STUDY.columns, results, PUBLISHED, ())
+    zoo = build_table(*arguments, STUDY.protocols, Calibration(references=("model_zoo",)))
+    cell = zoo.rows[0][2]["vizwiz"]
+    assert (cell["model_zoo"], cell["verdict"]) == ("50.0", "no reference")
+    both = build_table(*arguments, STUDY.protocols, Calibration(references=("model_zoo", "lmms_eval")))
+    assert both.rows[0][2]["vizwiz"]["verdict"] == "differs by more than the tolerance (lmms_eval)"
+    for column in ("pope", "mmbench_en", "textvqa"):
+        assert not any(p.comparable for p in STUDY.protocols.values() if p.covers("model_zoo", "llava-7b", column)), column
+
+
+def test_scores_from_before_the_sensitivity_cannot_be_judged(tmp_path: Path) -> None:
+    write_scores(tmp_path / "gqa.json", 50.0)
+    scores = json.loads((tmp_path / "gqa.json").read_text())
+    del scores["seen"]["parts"]["score"]["sensitivity"]
+    write_json(tmp_path / "gqa.json", scores)
+    results = Results({("llava-7b", "released", "gqa"): tmp_path / "gqa.json"})
+    with pytest.raises(ReportError, match=r"gqa\.json: no sensitivity is recorded: evaluate again"):
+        build_table(
+            "t", [("llava-7b", "released")], ["gqa"], STUDY.columns, results, PUBLISHED, (), {},
+            Calibration(references=("lmms_eval",)),
+        )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vdep.files import write_atomically, write_json
 from vdep.report.tables import Results, as_csv, as_markdown, build_table, provenance, read_published
-from vdep.settings import Column
+from vdep.settings import Calibration, Column, Protocol
 from vdep.study import split_checkpoint
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ table = build_table(
     results,
     read_published(Path(snakemake.input.published)),
     spec["published"],
+    {name: Protocol.model_validate(protocol) for name, protocol in definition["protocols"].items()},
+    Calibration.model_validate(spec["calibration"]) if spec["calibration"] else None,
 )
 write_atomically(Path(snakemake.output.csv), as_csv(table))
 write_atomically(Path(snakemake.output.markdown), as_markdown(table))

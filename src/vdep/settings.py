@@ -6,6 +6,7 @@ Unknown keys, values out of range and names of the wrong form are errors; ``stud
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -288,6 +289,40 @@ class Column(Settings):
         return self
 
 
+class Protocol(Settings):
+    """Published cells that come from another protocol than the numbers they stand beside, or may do so.
+
+    A cell of config/published.csv is meant where its column, its table (``tables`` may hold ``*``) and its model are listed;
+    without ``models`` any model. ``comparable`` says that a difference can still be judged: the same questions, prompt and
+    metric, with a reservation. ``source`` is where the note's facts can be read.
+    """
+
+    columns: Annotated[tuple[Name, ...], Field(min_length=1)]
+    tables: Annotated[tuple[str, ...], Field(min_length=1)]
+    models: tuple[Name, ...] = ()
+    comparable: bool = False
+    note: str
+    source: str
+
+    def covers(self, table: str, model: str, column: str) -> bool:
+        return (
+            column in self.columns
+            and any(fnmatchcase(table, pattern) for pattern in self.tables)
+            and (not self.models or model in self.models)
+        )
+
+
+class Calibration(Settings):
+    """A table of checkpoints that others have evaluated too: is this evaluation to be trusted?
+
+    ``references`` are tables of config/published.csv. A cell is judged by the first of them with a comparable number, within
+    the tolerance that follows when ``flipped`` of all answers are scored otherwise there (docs/decisions.md).
+    """
+
+    references: Annotated[tuple[str, ...], Field(min_length=1)]
+    flipped: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
 class Table(Settings):
     """Rows are checkpoints (``model/variant``), or lists of them; ``published`` names tables of config/published.csv."""
 
@@ -295,6 +330,7 @@ class Table(Settings):
     rows: tuple[str, ...]
     columns: tuple[Name, ...]
     published: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
 
 class AttentionFigure(Settings):

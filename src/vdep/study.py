@@ -26,6 +26,7 @@ from .settings import (
     Execution,
     Model,
     Name,
+    Protocol,
     Settings,
     Stage,
     StageOverride,
@@ -50,6 +51,8 @@ class Study(Settings):
     variants: dict[Name, Variant]
     benchmarks: dict[Name, Benchmark]
     columns: dict[Name, Column]
+    protocols: dict[Name, Protocol] = Field(default_factory=dict)
+    """Published numbers that other protocols made, and how the tables mark them."""
     checkpoints: tuple[str, ...]
     controls: tuple[str, ...] = ()
     control_table: Name | None = None
@@ -91,6 +94,11 @@ class Study(Settings):
                     yield f"columns.{key}.benchmark: {column.benchmark} writes a submission and has no score"
             for part in (*column.mean_of, *column.sum_of):
                 yield from missing(part, "column", self.columns, f"columns.{key}")
+        for key, protocol in self.protocols.items():
+            for column_name in protocol.columns:
+                yield from missing(column_name, "column", self.columns, f"protocols.{key}.columns")
+            for model_name in protocol.models:
+                yield from missing(model_name, "model", self.models, f"protocols.{key}.models")
         for key, variant in self.variants.items():
             if variant.extends:
                 yield from missing(variant.extends, "variant", self.variants, f"variants.{key}.extends")
@@ -249,6 +257,11 @@ class Study(Settings):
     def submission_benchmarks(self) -> list[str]:
         """Those that yield a file for a server instead of a score."""
         return [name for name, benchmark in self.benchmarks.items() if benchmark.scorer == SUBMISSION]
+
+    def table_protocols(self, table: str) -> dict[str, Protocol]:
+        """The protocols that a table may have to mark a cell with."""
+        columns = set(self.tables[table].columns)
+        return {name: protocol for name, protocol in self.protocols.items() if columns & set(protocol.columns)}
 
     def column_benchmarks(self, column: str) -> list[str]:
         """The benchmarks that a column is computed from, in a fixed order."""

@@ -1,19 +1,23 @@
-"""The tables of the paper: reproduced, published, difference; beside them where every number comes from."""
+"""The tables of the paper: reproduced, published, difference; beside them where every number comes from.
+
+A published number that another protocol made carries a mark and a note (config/protocols.yaml). A calibration table lays the
+numbers of others for the same checkpoint beside ours, and says of each cell whether they agree.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ..errors import ReportError
 from ..files import read_json, sha256
-from ..settings import Column
+from ..settings import Calibration, Column, Protocol
 
 Key = tuple[str, str, str]
 """(model, variant, benchmark)."""
@@ -21,7 +25,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Published:
-    """One number as the paper prints it."""
+    """One number as the paper prints it, or others who evaluated a checkpoint that is not the paper's."""
 
     table: str
     model: str
@@ -32,6 +36,10 @@ class Published:
     @property
     def value(self) -> Decimal:
         return Decimal(self.printed)
+
+    @property
+    def of_others(self) -> bool:
+        return not self.table.startswith("table")
 
 
 def read_published(path: Path) -> list[Published]:
@@ -48,6 +56,10 @@ class Cell:
     high: float | None = None
     blind: float | None = None
     chance: float | None = None
+    sensitivity: float | None = None
+    """How far the score moves with single outcomes (``Statistic.sensitivity``)."""
+    clusters: str | None = None
+    """What its interval resamples, in words."""
     sources: tuple[str, ...] = ()
 
 
@@ -77,8 +89,11 @@ class Results:
             known = [v for v in values if v is not None]
             return math.fsum(known) / divisor if len(known) == len(values) else None
 
+        squares = [None if p.sensitivity is None else p.sensitivity**2 / divisor for p in parts]
         return Cell(
             value=math.fsum(p.value for p in parts) / divisor,
+            # the parts are of different questions, so what single outcomes move adds up in squares
+            sensitivity=None if (total := combined(squares)) is None else math.sqrt(total),
             blind=combined([p.blind for p in parts]),
             chance=combined([p.chance for p in parts]),
             sources=tuple(dict.fromkeys(source for p in parts for source in p.sources)),
@@ -96,11 +111,19 @@ class Results:
             high=parts[part]["high"],
             blind=blind,
             chance=scores["seen"].get("chance", {}).get(part),
+            sensitivity=parts[part].get("sensitivity"),
+            clusters=_clusters(scores["seen"]),
             sources=(str(self.files[key]),),
         )
 
 
-QUANTITIES = ("reproduced", "low", "high", "published", "difference", "published_elsewhere", "blind", "chance")
+def _clusters(seen: Mapping[str, Any]) -> str | None:
+    clusters = seen.get("clusters")
+    if clusters is None:
+        return None
+    if clusters["by"] != "question":
+        return f"by {clusters['by']}"
+    return "one by one" if clusters["n"] == seen["n"] else "together with what is scored with them"
 
 
 @dataclass(frozen=True)
@@ -111,10 +134,49 @@ class BuiltTable:
     rows: list[tuple[str, str, dict[str, dict[str, str]]]]
     """(model, variant, column -> quantity -> text)."""
     notes: list[str]
+    references: tuple[str, ...] = ()
+    """Tables of config/published.csv that the rows are calibrated against."""
+    protocols: dict[str, Protocol] = field(default_factory=dict)
+    """Those that mark a cell, in the order in which they first do."""
+    clusters: dict[str, list[str]] = field(default_factory=dict)
+    """What intervals resample -> the labels of the columns that do so."""
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What a cell can hold, in the order of the CSV."""
+        references = [name for r in self.references for name in (r, f"{r}_difference")]
+        return (
+            *("reproduced", "low", "high", "published", "difference", "published_elsewhere"),
+            *references,
+            *("tolerance", "verdict", "note", "blind", "chance"),
+        )
+
+    def marks(self, cell: Mapping[str, str], quantity: str) -> str:
+        """The letters of the notes on one number: ``a``, ``b``, ..."""
+        letters = [chr(ord("a") + i) for i in range(26)]
+        names = cell.get(f"{quantity}_protocols", "").split()
+        return ",".join(letters[list(self.protocols).index(name)] for name in names)
 
 
 def number(value: float | Decimal | None, places: int = 2) -> str:
     return "" if value is None else f"{value:.{places}f}"
+
+
+AGREES, DIFFERS, NO_REFERENCE = "agrees", "differs by more than the tolerance", "no reference"
+
+
+def tolerance(cell: Cell, reference: Published, flipped: float) -> float:
+    """How far two evaluations of one checkpoint on the same questions may lie apart: the 95% half-width of their difference.
+
+    The questions are not drawn anew, so the score's own interval says nothing here. What differs are kernels, rounding and
+    library versions, which turn the outcome of a share ``flipped`` of the questions, as often for the better as for the worse.
+    Half a unit of the reference's last printed place is added. See docs/decisions.md.
+    """
+    if cell.sensitivity is None:
+        raise ReportError(f"{', '.join(cell.sources)}: no sensitivity is recorded: evaluate again")
+    exponent = reference.value.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return 1.96 * math.sqrt(flipped) * cell.sensitivity + 0.5 * 10.0**exponent
 
 
 def build_table(
@@ -125,13 +187,21 @@ def build_table(
     results: Results,
     published: Sequence[Published],
     own_tables: Sequence[str],
+    protocols: Mapping[str, Protocol] | None = None,
+    calibration: Calibration | None = None,
 ) -> BuiltTable:
     """Everything of a table as text, rounded once, here."""
+    references = calibration.references if calibration else ()
     built, notes = [], []
+    used: dict[str, Protocol] = {}
+    clusters: dict[str, list[str]] = {}
     for model, variant in rows:
         cells: dict[str, dict[str, str]] = {}
         for name in columns:
             cell = results.cell(model, variant, name, definitions)
+            label = definitions[name].label
+            if cell.clusters is not None and label not in clusters.setdefault(cell.clusters, []):
+                clusters[cell.clusters].append(label)
             entry = {
                 "reproduced": number(cell.value),
                 "low": number(cell.low),
@@ -142,24 +212,53 @@ def build_table(
             printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
             own = next((p for p in printed if p.table in own_tables), None)
             if own is not None:
-                entry["published"] = own.printed
-                entry["difference"] = f"{Decimal(number(cell.value)) - own.value:+.2f}"
-                elsewhere = sorted({p.printed for p in printed if p.value != own.value})
+                entry |= _beside(cell, own, "published", "difference")
+                papers = [p for p in printed if not p.of_others]
+                elsewhere = sorted({p.printed for p in papers if p.value != own.value})
                 if elsewhere:
                     entry["published_elsewhere"] = " ".join(elsewhere)
-                    where = ", ".join(f"{p.printed} in {p.table}" for p in printed)
-                    notes.append(f"{model}/{variant}, {definitions[name].label}: the paper contradicts itself ({where}).")
+                    where = ", ".join(f"{p.printed} in {p.table}" for p in papers)
+                    notes.append(f"{model}/{variant}, {label}: the paper contradicts itself ({where}).")
+            others = {r: p for r in references for p in printed if p.table == r}
+            for r, other in others.items():
+                entry |= _beside(cell, other, r, f"{r}_difference")
+            marks = {quantity: _covering(protocols or {}, p) for quantity, p in (("published", own), *others.items()) if p}
+            if calibration is not None:
+                comparable = (p for r, p in others.items() if all(m.comparable for m in marks[r].values()))
+                entry |= _verdict(cell, next(comparable, None), calibration)
+            for quantity, covering in marks.items():
+                entry[f"{quantity}_protocols"] = " ".join(covering)
+                used |= covering
+            entry["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
             cells[name] = entry
         built.append((model, variant, cells))
     labels = {name: definitions[name].label for name in columns}
     judges = sorted({str(j) for j in (s.get("judge") for s in results._read.values()) if j})
     notes += [f"Free-form answers graded by {judge}." for judge in judges]
-    return BuiltTable(title, tuple(columns), labels, built, notes)
+    return BuiltTable(title, tuple(columns), labels, built, notes, tuple(references), used, clusters)
+
+
+def _beside(cell: Cell, other: Published, quantity: str, difference: str) -> dict[str, str]:
+    return {quantity: other.printed, difference: f"{Decimal(number(cell.value)) - other.value:+.2f}"}
+
+
+def _covering(protocols: Mapping[str, Protocol], cell: Published) -> dict[str, Protocol]:
+    return {name: p for name, p in protocols.items() if p.covers(cell.table, cell.model, cell.column)}
+
+
+def _verdict(cell: Cell, reference: Published | None, calibration: Calibration) -> dict[str, str]:
+    """Of the numbers as they are shown."""
+    if reference is None:
+        return {"verdict": NO_REFERENCE}
+    bound = Decimal(number(tolerance(cell, reference, calibration.flipped)))
+    within = abs(Decimal(number(cell.value)) - reference.value) <= bound
+    verdict = f"{AGREES if within else DIFFERS} ({reference.table})"
+    return {"tolerance": str(bound), "verdict": verdict}
 
 
 def as_csv(table: BuiltTable) -> str:
     """One line per checkpoint and quantity; quantities that no cell has are left out."""
-    present = [q for q in QUANTITIES if any(cells[c].get(q) for _, _, cells in table.rows for c in table.columns)]
+    present = [q for q in table.quantities if any(cells[c].get(q) for _, _, cells in table.rows for c in table.columns)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["model", "run", "quantity", *table.columns])
@@ -175,25 +274,43 @@ def as_markdown(table: BuiltTable) -> str:
     lines.append("| model | run | " + " | ".join(table.labels[c] for c in table.columns) + " |")
     lines.append("|---|---|" + "---:|" * len(table.columns))
     for model, variant, cells in table.rows:
-        lines.append(f"| {model} | {variant} | " + " | ".join(_markdown_cell(cells[c]) for c in table.columns) + " |")
-    legend = "Each cell: the reproduced score with its 95% interval (questions resampled by image; no training noise)"
-    if any("published" in cells[c] for _, _, cells in table.rows for c in table.columns):
-        legend += "; *published*: that number and the difference to it"
-    if any(cells[c].get("blind") for _, _, cells in table.rows for c in table.columns):
-        legend += (
-            "; *blind*: the same model with the picture replaced by one colour; *chance*: the better of the best constant "
-        )
-        legend += "answer and an even guess"
-    lines += ["", legend + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
+        lines.append(f"| {model} | {variant} | " + " | ".join(_markdown_cell(table, cells[c]) for c in table.columns) + " |")
+    lines += ["", "; ".join(_legend(table)) + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
+    for i, protocol in enumerate(table.protocols.values()):
+        lines.append(f"\n<sup>{chr(ord('a') + i)}</sup> {protocol.note} ({protocol.source})")
     return "\n".join(lines) + "\n"
 
 
-def _markdown_cell(cell: Mapping[str, str]) -> str:
+def _legend(table: BuiltTable) -> Iterator[str]:
+    cells = [cell for _, _, row in table.rows for cell in row.values()]
+    resampled = "; ".join(f"{how}: {', '.join(labels)}" for how, labels in table.clusters.items())
+    how = f"questions resampled {resampled}" if resampled else "questions resampled"
+    yield f"Each cell: the reproduced score with its 95% interval ({how}; no training noise)"
+    if any("published" in cell for cell in cells):
+        yield "*published*: that number and the difference to it"
+    if table.references:
+        yield f"*{'*, *'.join(table.references)}*: the same checkpoint, evaluated by others, and the difference to it"
+        yield "*tolerance*: how far ours may lie from the number that judges it (docs/decisions.md)"
+    if table.protocols:
+        yield "letters: the number comes from another protocol, or may do so, or needs a word; see below"
+    if any(cell.get("blind") for cell in cells):
+        yield "*blind*: the same model with the picture replaced by one colour"
+        yield "*chance*: the better of the best constant answer and an even guess"
+
+
+def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
+    def beside(quantity: str, difference: str) -> str:
+        marks = table.marks(cell, quantity)
+        return f"*{quantity}* {cell[quantity]}{f'<sup>{marks}</sup>' if marks else ''} ({cell[difference]})"
+
     parts = [f"**{cell['reproduced']}**"]
     if cell.get("low"):
         parts.append(f"[{cell['low']}, {cell['high']}]")
     if cell.get("published"):
-        parts.append(f"*published* {cell['published']} ({cell['difference']})")
+        parts.append(beside("published", "difference"))
+    parts += [beside(r, f"{r}_difference") for r in table.references if cell.get(r)]
+    if cell.get("verdict"):
+        parts.append(f"{cell['verdict']}, *tolerance* {cell['tolerance']}" if cell.get("tolerance") else cell["verdict"])
     if cell.get("blind"):
         parts.append(f"*blind* {cell['blind']}")
     if cell.get("chance"):
@@ -210,8 +327,13 @@ def provenance(table: BuiltTable, results: Results, definitions: Mapping[str, Co
             "column": name,
             "value": results.cell(model, variant, name, definitions).value,
             "results": list(results.cell(model, variant, name, definitions).sources),
+            "protocols": {
+                quantity: row[name][f"{quantity}_protocols"].split()
+                for quantity in ("published", *table.references)
+                if row[name].get(f"{quantity}_protocols")
+            },
         }
-        for model, variant, _ in table.rows
+        for model, variant, row in table.rows
         for name in table.columns
     ]
     used = sorted({source for cell in cells for source in cell["results"]})
