@@ -264,6 +264,7 @@ def test_turned_outcomes_move_a_score_as_its_sensitivity_says(statistic: Statist
         Scored(i, str(i // 10), float(right), predicted_yes=bool(right) == yes, is_yes=yes)
         for i, (right, yes) in enumerate(zip(rng.random(1000) < 0.7, (rng.random(1000) < 0.5).tolist(), strict=True))
     ]
+    assert statistic.sensitivity(samples) > 2.5, "percent; 100 / sqrt(1000) for the mean"
     moved = [statistic(turned(samples, 0.04, rng)) - statistic(samples) for _ in range(300)]
     assert np.std(moved) == pytest.approx(math.sqrt(0.04) * statistic.sensitivity(samples), rel=0.2)
 
