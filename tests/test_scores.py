@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from vdep.errors import EvaluationError
 from vdep.evaluation.chance import chance_of, guess_rates
@@ -180,16 +181,29 @@ def logged(points: list[float], **columns: list[Any]) -> list[dict[str, Any]]:
     return [{"doc_id": i, "exact_match": p, "doc": {k: v[i] for k, v in columns.items()}} for i, p in enumerate(points)]
 
 
+class Task:
+    """As much of lmms-eval's task as names pictures: a document's are 2 x 2 pixels of the given shades."""
+
+    def __init__(self, *shades: tuple[int, ...]) -> None:
+        self.eval_docs = shades
+
+    def doc_to_visual(self, document: tuple[int, ...]) -> list[Image.Image]:
+        return [Image.new("RGB", (2, 2), (shade, 0, 0)) for shade in document]
+
+
 def test_mm_vets_questions_are_resampled_by_their_own_pictures() -> None:
     """Its ``image_source`` is where a picture comes from, and the same for many: the interval once had no width."""
     points = [1.0, 0.5, 0.0, 1.0, 0.7, 0.2]
     samples = logged(points, image_source=["web"] * 6)
-    keys = cluster_keys("mmvet", "picture", samples, dict(enumerate("aabbcd")))
+    keys = cluster_keys("mmvet", "picture", samples, Task((1,), (1,), (2,), (2,), (1, 2), (2, 1)))
     scored, parts = score_samples("mean", samples, {"exact_match,none": float(np.mean(points))}, keys)
-    assert [s.cluster for s in scored] == list("aabbcd")
+    first, again, *others = (s.cluster for s in scored)
+    assert first == again
+    assert others[0] == others[1]
+    assert len({first, *others}) == 4, "the same pictures in another order are another picture"
     assert parts["score"]["low"] < parts["score"]["value"] < parts["score"]["high"]
     for check in (
-        lambda: cluster_keys("mmvet", "image_source", samples, {}),
+        lambda: cluster_keys("mmvet", "image_source", samples, Task()),
         lambda: check_documents("mmvet", "image_source", documents(image_source=["web"] * 6)),
     ):
         with pytest.raises(EvaluationError, match=r"mmvet: all 6 questions are one cluster, because image_source is 'web'"):
@@ -201,11 +215,11 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(EvaluationError, match=message):
         check_documents("gqa", "imageID", documents(imageId=["1", "2"], question=["a", "b"]))
     with pytest.raises(EvaluationError, match=message):
-        cluster_keys("gqa", "imageID", logged([1, 0], imageId=["1", "2"], question=["a", "b"]), {})
+        cluster_keys("gqa", "imageID", logged([1, 0], imageId=["1", "2"], question=["a", "b"]), Task())
     with pytest.raises(EvaluationError, match="gqa: document 1 has no imageId"):
-        cluster_keys("gqa", "imageId", logged([1, 0], imageId=["1", None]), {})
+        cluster_keys("gqa", "imageId", logged([1, 0], imageId=["1", None]), Task())
     with pytest.raises(EvaluationError, match="ai2d: document 1 has no picture"):
-        cluster_keys("ai2d", "picture", logged([1, 0]), {0: "a"})
+        cluster_keys("ai2d", "picture", logged([1, 0]), Task((1,), ()))
 
 
 def test_a_benchmark_says_what_is_resampled() -> None:

@@ -7,6 +7,7 @@ that is not there, or that is the same in every document, ends the evaluation.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +33,11 @@ def check_documents(name: str, cluster: str, documents: Any) -> None:
     _require_several(name, cluster, documents[cluster])
 
 
-def cluster_keys(
-    name: str, cluster: str, samples: Sequence[Mapping[str, Any]], pictures: Mapping[int, str]
-) -> list[str] | None:
+def cluster_keys(name: str, cluster: str, samples: Sequence[Mapping[str, Any]], task: Any) -> list[str] | None:
     """For each of lmms-eval's logged samples, what it is resampled with; None where each question stands for itself.
 
     Args:
-        pictures: a digest of each document's pictures, by document number.
+        task: lmms-eval's task, whose documents have the pictures.
 
     Raises:
         EvaluationError: where a document lacks the field or the picture, or where all questions would be one cluster.
@@ -50,7 +49,7 @@ def cluster_keys(
         document = sample.get("doc") or {}
         if cluster != PICTURE and cluster not in document:
             raise _missing(name, cluster, document)
-        key = pictures.get(sample["doc_id"]) if cluster == PICTURE else document[cluster]
+        key = _pictures(task, sample["doc_id"]) if cluster == PICTURE else document[cluster]
         if key is None or key == "":
             raise EvaluationError(
                 f"{name}: document {sample['doc_id']} has no {cluster}, by which benchmarks.{name}.cluster resamples"
@@ -58,6 +57,15 @@ def cluster_keys(
         keys.append(str(key))
     _require_several(name, cluster, keys)
     return keys
+
+
+def _pictures(task: Any, number: int) -> str:
+    """The same for documents with the same pictures in the same order; empty for one that has none."""
+    return " ".join(_identity(picture) for picture in task.doc_to_visual(task.eval_docs[number]) or [])
+
+
+def _identity(picture: Any) -> str:
+    return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
 
 
 def _missing(name: str, cluster: str, fields: Any) -> EvaluationError:

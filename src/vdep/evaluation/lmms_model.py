@@ -109,8 +109,6 @@ class VdepModel(lmms):
         self.max_new_tokens = max_new_tokens
         self.answers = answers
         self.blind = False
-        self.pictures: dict[int, str] = {}
-        """A digest of each document's pictures, of all that was asked."""
 
     @property
     def device(self) -> torch.device:
@@ -162,8 +160,6 @@ class VdepModel(lmms):
     def _question(self, row: int, request: Instance) -> _Question:
         context, generation, doc_to_visual, doc_id, task, split = request.args
         images = doc_to_visual(self.task_dict[task][split][doc_id]) or []
-        if images:
-            self.pictures[doc_id] = picture_digest(images)
         written = context.count(IMAGE_PLACEHOLDER)
         if written == 0 and images:
             context = f"{' '.join([IMAGE_PLACEHOLDER] * len(images))}\n{context}"
@@ -221,15 +217,6 @@ class VdepModel(lmms):
         until = settings.get("until") or []
         texts = self.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         return [_cut(text, [until] if isinstance(until, str) else until) for text in texts]
-
-
-def picture_digest(images: list[Image.Image]) -> str:
-    """Equal for equal pictures in the same order."""
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(f"{image.mode} {image.size}".encode())
-        digest.update(image.tobytes())
-    return digest.hexdigest()
 
 
 def _cut(text: str, until: list[str]) -> str:

@@ -67,7 +67,7 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
         _quiet()
         task = ConfigurableTask(config=task_config(benchmark, job.asset))
         if benchmark.cluster is not None:
-            check_documents(job.recipe.benchmark, benchmark.cluster, task.dataset[task.config.test_split])
+            check_documents(job.recipe.benchmark, benchmark.cluster, task.eval_docs)
         answers = job.scores.parent / "answers" / f"{job.recipe.benchmark}-{job.recipe.key}-{done['digest'][:16]}"
         answers.parent.mkdir(parents=True, exist_ok=True)
         model = VdepModel(
@@ -108,8 +108,32 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     return scores
 
 
-def _ask(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """lmms-eval's logged samples, validated, and its own results. What it writes goes to ``scratch``."""
+def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
+    from .chance import chance_by_part, guess_rates, read_questions
+    from .scores import score_samples
+
+    samples, results = _answered(job, model, task, scratch)
+    cluster = job.recipe.settings.cluster
+    assert cluster is not None
+    keys = cluster_keys(job.recipe.benchmark, cluster, samples, task)
+    scored, parts = score_samples(job.recipe.settings.scorer, samples, results, keys)
+    empty = sum(not _answer(s).strip() for s in samples)
+    rows = [
+        {**asdict(s), "answer": _answer(sample), "target": str(sample["target"])}
+        for s, sample in zip(scored, samples, strict=True)
+    ]
+    clusters = {"by": cluster, "n": len({s.cluster for s in scored})}
+    summary: dict[str, Any] = {"parts": parts, "n": len(samples), "empty": empty, "clusters": clusters}
+    questions = read_questions(job.asset, len(samples))
+    if questions is not None:
+        rates = guess_rates(questions)
+        rows = [row | {"skill": questions[row["document"]]["skill"], "guess": rates[row["document"]]} for row in rows]
+        summary["chance"] = chance_by_part(job.recipe.settings.scorer, scored, questions)
+    return {"summary": summary, "rows": rows}
+
+
+def _answered(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One pass through lmms-eval: its samples, validated, and its own results."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
@@ -138,34 +162,10 @@ def _ask(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> tuple[list
 
 
 def _submission(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
-    samples, _ = _ask(job, model, task, scratch)
+    samples, _ = _answered(job, model, task, scratch)
     summary: dict[str, Any] = {"n": len(samples), "empty": sum(not _answer(s).strip() for s in samples)}
     summary["submission"] = take_submission(job.recipe.benchmark, samples, scratch / "submissions", job.scores.parent)
     return {"summary": summary, "rows": [{"document": s["doc_id"], "answer": _answer(s)} for s in samples]}
-
-
-def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
-    from .chance import chance_by_part, guess_rates, read_questions
-    from .scores import score_samples
-
-    samples, reported = _ask(job, model, task, scratch)
-    cluster = job.recipe.settings.cluster
-    assert cluster is not None
-    keys = cluster_keys(job.recipe.benchmark, cluster, samples, model.pictures)
-    scored, parts = score_samples(job.recipe.settings.scorer, samples, reported, keys)
-    empty = sum(not _answer(s).strip() for s in samples)
-    rows = [
-        {**asdict(s), "answer": _answer(sample), "target": str(sample["target"])}
-        for s, sample in zip(scored, samples, strict=True)
-    ]
-    clusters = {"by": cluster, "n": len({s.cluster for s in scored})}
-    summary: dict[str, Any] = {"parts": parts, "n": len(samples), "empty": empty, "clusters": clusters}
-    questions = read_questions(job.asset, len(samples))
-    if questions is not None:
-        rates = guess_rates(questions)
-        rows = [row | {"skill": questions[row["document"]]["skill"], "guess": rates[row["document"]]} for row in rows]
-        summary["chance"] = chance_by_part(job.recipe.settings.scorer, scored, questions)
-    return {"summary": summary, "rows": rows}
 
 
 def validate(recipe: EvaluationRecipe, samples: list[dict[str, Any]]) -> None:
