@@ -1,4 +1,4 @@
-"""Files for the servers that score VizWiz's and MMBench's test splits: complete, and of what the model said."""
+"""What `vdep evaluate` writes: files for the servers that score test splits, complete and of what the model said; clusters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from test_recipe import paper_config
 
 from vdep.demo.benchmarks import _write_parquet
 from vdep.demo.choice_sets import mmbench_cn, mmbench_en
-from vdep.demo.open_sets import vizwiz
+from vdep.demo.open_sets import okvqa, vizwiz
 from vdep.demo.questions import Maker
 from vdep.errors import ConfigError, EvaluationError
 from vdep.evaluation.samples import read_samples
@@ -56,9 +56,20 @@ def make_test_split(folder: Path, name: str) -> Path:
     return folder
 
 
+def make_shared_pictures(folder: Path) -> Path:
+    """OK-VQA, of which no field names the picture: eight questions on five pictures."""
+    rows, _ = okvqa(Maker(8), 8)
+    for i in (1, 3, 7):
+        rows[i]["image"] = rows[i - 1]["image"]
+    folder.mkdir()
+    _write_parquet(folder / "val2014-00000-of-00001.parquet", rows)
+    write_json(folder / "manifest.json", {"asset": "okvqa", "files": []})
+    return folder
+
+
 @pytest.fixture(scope="module")
 def submitted(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three submissions of an untrained checkpoint, each by the command line that the workflow calls."""
+    """Three submissions of an untrained checkpoint and a score, by the command lines that the workflow calls."""
     folder = tmp_path_factory.mktemp("submitted")
     study = world.make_study()
     model = build_model(assets / "clip", assets / "llama", study.models["tiny"].vision_tower, torch.float32, 3)
@@ -67,13 +78,13 @@ def submitted(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "done.json", done)
     execution = {"threads": 1, "batch_size": 8, "device": "cpu", "cache": str(folder / "cache")}
     commands = []
-    for name in STUDY.submission_benchmarks:
+    for name in (*STUDY.submission_benchmarks, "okvqa"):
         benchmark = STUDY.benchmarks[name].model_copy(update={"samples": 8, "max_new_tokens": 6})
         recipe = EvaluationRecipe(
             benchmark=name, settings=benchmark, source={}, template="vicuna_v1", image="pad",
             evaluation=EvaluationSettings(precision="float32"),
         )  # fmt: skip
-        asset = make_test_split(folder / name, name)
+        asset = make_shared_pictures(folder / name) if name == "okvqa" else make_test_split(folder / name, name)
         command = [
             "evaluate", "--recipe", recipe.canonical, "--execution", json.dumps(execution),
             "--checkpoint", str(folder / "done.json"), "--data", str(asset / "manifest.json"),
@@ -113,6 +124,13 @@ def test_every_question_is_in_the_file_with_the_models_answer(name: str, submitt
         assert {"index", "question", "A", "B", "C", "D", "prediction", "split"} <= set(sheet.columns)
         assert sorted(map(int, sheet["index"])) == sorted(i + 1_000_000 * k for i in range(2) for k in range(4))
         assert list(sheet["prediction"]) == answers
+
+
+@pytest.mark.slow
+def test_questions_about_the_same_picture_are_resampled_together(submitted: Path) -> None:
+    assert read_json(submitted / "okvqa.json")["seen"]["clusters"] == {"by": "picture", "n": 5}
+    clusters = [row["cluster"] for row in read_samples(submitted / "okvqa.samples.jsonl.gz")]
+    assert [clusters[i] == clusters[i - 1] for i in range(1, 8)] == [True, False, True, False, False, False, True]
 
 
 def test_an_answer_that_a_sheet_cannot_hold_is_written_without_what_is_in_the_way(tmp_path: Path) -> None:
