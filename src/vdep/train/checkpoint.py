@@ -1,43 +1,42 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are whole or not there, written and read by each rank in its own part.
 
-A checkpoint is a folder ``step-<number>`` of safetensors shards and a manifest with the recipe's digest and each shard's
-SHA-256. It is written aside, synced, and renamed; the newest one whose hashes hold is used, and a damaged one is said and
-passed over. The state is full float32 tensors by parameter name (see ``engine``), so any number of ranks can resume it.
+A checkpoint is a folder ``step-<number>``: a safetensors file of each rank that wrote it, and a manifest with the recipe's
+digest, each file's SHA-256, and which elements of which parameter it holds. It is written aside, synced, and renamed; the
+newest one whose hashes hold is used, and a damaged one is said and passed over. The state is float32 master weights and Adam
+moments by ranges of parameters (see ``state``), so any number of ranks can resume it, under any engine: each looks up where the
+ranges lie that it needs, and reads nothing else.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import logging
+import math
 import os
 import shutil
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import read_json, sha256, sync_folder, write_json
-from .engine import MOMENTS, Engine
+from . import state
+from .engine import Engine
 
 log = logging.getLogger(__name__)
 
-PARTS = ("master", *MOMENTS)
-FORMAT = 1
-
-
-def shard_of(sizes: dict[str, int], shards: int) -> dict[str, int]:
-    """Which shard each parameter goes to: the largest first, always to the shard that is smallest so far."""
-    load = [0] * shards
-    chosen = {}
-    for name in sorted(sizes, key=lambda n: (-sizes[n], n)):
-        target = load.index(min(load))
-        chosen[name] = target
-        load[target] += sizes[name]
-    return chosen
+FORMAT = 2
+CHUNK = 1 << 22
+"""Elements that are on their way between a tensor and a file at one time (16 MiB): a rank's part may be 10 GB."""
 
 
 def save_checkpoint(folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int) -> Path:
@@ -48,7 +47,7 @@ def save_checkpoint(folder: Path, engine: Engine, step: int, identity: dict[str,
     """
     try:
         return _save(folder, engine, step, identity, keep)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written to {folder}: {error}. The last one is intact: "
             "make room, and the same command goes on from it."
@@ -63,83 +62,103 @@ def _save(folder: Path, engine: Engine, step: int, identity: dict[str, Any], kee
             shutil.rmtree(stale, ignore_errors=True)
         aside.mkdir(parents=True)
     engine.barrier()
-    # under ZeRO-3 a parameter's own size is 0 while it is partitioned
-    sizes = {name: getattr(p, "ds_numel", p.numel()) for name, p in engine.names.items()}
-    placement = shard_of(sizes, engine.ranks)
-    mine: dict[str, Tensor] = {}
-    for name, tensors in engine.export_tensors():
-        if placement[name] == engine.rank:
-            mine |= {f"{part}/{name}": t.to("cpu").contiguous().clone() for part, t in zip(PARTS, tensors, strict=True)}
-    shard = aside / f"shard-{engine.rank:05d}-of-{engine.ranks:05d}.safetensors"
-    save_file(mine, shard)
-    _sync(shard)
-    record = {"name": shard.name, "sha256": sha256(shard), "size": shard.stat().st_size}
-    records: list[Any] = [None] * engine.ranks
-    if engine.ranks > 1:
-        torch.distributed.all_gather_object(records, record)
-    else:
-        records = [record]
+    parts = state.written(engine)
+    state.check_layout(parts)
+    path = aside / f"part-{engine.rank:05d}-of-{engine.ranks:05d}.safetensors"
+    digest = write_tensors(
+        path, [(f"{kind}/{part.name}", t) for part in parts for kind, t in zip(state.KINDS, part.state, strict=True)]
+    )
+    slices = {part.name: [part.start, part.stop] for part in parts}
+    files = engine.gather({"name": path.name, "sha256": digest, "size": path.stat().st_size, "slices": slices})
+    parameters = state.shapes(engine)
+    if problem := gap(parameters, files):
+        raise CheckpointError(f"the ranks do not hold each parameter once: {problem}. The last checkpoint is intact.")
     if engine.rank == 0:
-        write_json(aside / "checkpoint.json", {"format": FORMAT, "step": step, **identity, "shards": records})
-        sync_folder(aside)
+        manifest = {"format": FORMAT, "step": step, **identity, "parameters": parameters, "files": files}
+        write_json(aside / "checkpoint.json", manifest)
         if target.exists():
             shutil.rmtree(target)
         aside.replace(target)
         sync_folder(folder)
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        _remove_old(folder, target, keep)
     engine.barrier()
     return target
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove_old(folder: Path, last: Path, keep: int) -> None:
+    """Those that are newer than the last one were passed over, or it would not have been written."""
+    found = sorted(folder.glob("step-*"))
+    kept = [path for path in found if path.name <= last.name][-keep:]
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def check(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a checkpoint whose shards are all there and unchanged.
+def write_tensors(path: Path, tensors: list[tuple[str, Tensor]]) -> str:
+    """Write flat tensors as float32 to a safetensors file, chunk by chunk, and sync it; returns the SHA-256 of its bytes.
 
-    Raises:
-        CheckpointError: saying what is damaged, or that it belongs to another recipe.
+    The library's own writer wants all of them in the memory of the CPU at once, and the digest would read the file again.
     """
-    try:
-        manifest = read_json(folder / "checkpoint.json")
-        shards = [(folder / s["name"], s["sha256"], s["size"]) for s in manifest["shards"]]
-        step, form = manifest["step"], manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: the manifest cannot be read ({error})") from error
-    if form != FORMAT or f"step-{step:08d}" != folder.name:
-        raise CheckpointError(f"{folder}: the manifest is not that of this checkpoint")
-    for key, value in identity.items():
-        if manifest.get(key) != value:
-            raise CheckpointError(f"{folder} was written with another {key}: {manifest.get(key)} instead of {value}")
-    for path, digest, size in shards:
-        if not path.is_file() or path.stat().st_size != size or sha256(path) != digest:
-            raise CheckpointError(f"{path} is damaged or missing")
-    return manifest
+    header, end = {}, 0
+    for key, tensor in tensors:
+        start, end = end, end + 4 * tensor.numel()
+        header[key] = {"dtype": "F32", "shape": [tensor.numel()], "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        head: list[Any] = [len(text).to_bytes(8, "little") + text]
+        for data in itertools.chain(head, (c.to("cpu", torch.float32).numpy() for _, t in tensors for c in t.split(CHUNK))):
+            file.write(data)
+            digest.update(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
-def newest_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest intact checkpoint, or None where none was ever written.
+def gap(parameters: dict[str, list[int]], files: list[dict[str, Any]]) -> str | None:
+    """What is missing where files are to hold every element of every parameter once; None where nothing is."""
+    found = _slices(files)
+    if unknown := found.keys() - parameters.keys():
+        return f"{min(unknown)} is no parameter"
+    for name, shape in parameters.items():
+        at = 0
+        for start, stop, _ in found.get(name, []):
+            if start != at or stop <= start:
+                return f"{name} after element {at}"
+            at = stop
+        if at != math.prod(shape):
+            return f"{name} after element {at}"
+    return None
+
+
+def _slices(files: list[dict[str, Any]]) -> dict[str, list[tuple[int, int, str]]]:
+    """By parameter: (start, stop, name of the file that holds these elements), in order."""
+    found = defaultdict(list)
+    for file in files:
+        for name, (start, stop) in file["slices"].items():
+            found[name].append((start, stop, file["name"]))
+    return {name: sorted(slices) for name, slices in found.items()}
+
+
+def newest_checkpoint(folder: Path, identity: dict[str, Any], engine: Engine) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint and its manifest, or None where none was ever written. All ranks together.
 
     Raises:
         CheckpointError: where there are checkpoints but not one that can be used.
     """
-    found = sorted(folder.glob("step-*"), reverse=True)
+    names = engine.gather(sorted((path.name for path in folder.glob("step-*")), reverse=True))[0]
     problems = []
-    for candidate in found:
+    for name in names:
         try:
-            manifest = check(candidate, identity)
+            manifest = check(folder / name, identity, engine)
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        for problem in problems:
-            log.warning("checkpoint passed over: %s", problem)
-        return candidate, manifest
+        if engine.rank == 0:
+            for problem in problems:
+                log.warning("checkpoint passed over: %s", problem)
+        return folder / name, manifest
     if problems:
         raise CheckpointError(
             "no checkpoint can be used: " + "; ".join(problems) + f". Delete {folder} to start this run from the beginning."
@@ -147,18 +166,74 @@ def newest_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path, dic
     return None
 
 
+def check(folder: Path, identity: dict[str, Any], engine: Engine) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all there and unchanged. All ranks together: each takes its share.
+
+    Raises:
+        CheckpointError: on all ranks, saying what is damaged, or that it belongs to another recipe.
+    """
+    manifest, problem = engine.gather(_manifest(folder, identity) if engine.rank == 0 else None)[0]
+    if problem is None:
+        mine = manifest["files"][engine.rank :: engine.ranks]
+        problems = engine.gather(next(filter(None, (_damage(folder, file) for file in mine)), None))
+        problem = next(filter(None, problems), None)
+    if problem is not None:
+        raise CheckpointError(problem)
+    return dict(manifest)
+
+
+def _manifest(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """(a manifest, what is wrong with it)."""
+    try:
+        manifest = read_json(folder / "checkpoint.json")
+        if manifest["format"] != FORMAT:
+            return {}, f"{folder} has format {manifest['format']}, and this version reads {FORMAT}"
+        for key, value in identity.items():
+            if manifest.get(key) != value:
+                return {}, f"{folder} was written with another {key}: {manifest.get(key)} instead of {value}"
+        if f"step-{manifest['step']:08d}" != folder.name or gap(manifest["parameters"], manifest["files"]):
+            return {}, f"{folder}: the manifest is not that of this checkpoint"
+        if any(not file.keys() >= {"sha256", "size"} for file in manifest["files"]):
+            return {}, f"{folder}: the manifest is incomplete"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return {}, f"{folder}: the manifest cannot be read ({error})"
+    return manifest, None
+
+
+def _damage(folder: Path, file: dict[str, Any]) -> str | None:
+    path = folder / file["name"]
+    try:
+        intact = path.is_file() and path.stat().st_size == file["size"] and sha256(path) == file["sha256"]
+    except OSError as error:
+        return f"{path} cannot be read ({error})"
+    return None if intact else f"{path} is damaged or missing"
+
+
 def load_checkpoint(folder: Path, manifest: dict[str, Any], engine: Engine) -> None:
-    """Put the state of a checked checkpoint into the engine. All ranks together."""
+    """Put the state of a checked checkpoint into the engine. All ranks together.
+
+    Raises:
+        CheckpointError: where other parameters are trained than it holds.
+    """
+    saved, trained = manifest["parameters"], state.shapes(engine)
+    if saved != trained:
+        difference = sorted(n for n in saved.keys() | trained.keys() if saved.get(n) != trained.get(n))
+        raise CheckpointError(f"{folder} holds other parameters than are trained: {', '.join(difference[:5])}")
+    slices = _slices(manifest["files"])
+    state.begin(engine, manifest["step"])
     with ExitStack() as opened:
-        found: dict[str, Any] = {}
-        for shard in manifest["shards"]:
-            file = opened.enter_context(safe_open(folder / shard["name"], framework="pt"))
-            found |= dict.fromkeys(file.keys(), file)
-        names = {key.partition("/")[2] for key in found}
-        if names != set(engine.names) or len(found) != len(PARTS) * len(names):
-            difference = sorted(names ^ set(engine.names))
-            raise CheckpointError(f"{folder} holds other parameters than are trained: {', '.join(difference[:5])}")
-        engine.load_tensors(
-            lambda name: [found[key].get_tensor(key) for key in (f"{part}/{name}" for part in PARTS)], manifest["step"]
-        )
+        opened_once = cache(lambda name: opened.enter_context(safe_open(folder / name, framework="pt")))
+        for part in state.held(engine):
+            for start, stop, name in slices[part.name]:
+                for first, last in _chunks(max(start, part.start), min(stop, part.stop)):
+                    piece = part.cut(first, last)
+                    for kind, tensor in zip(state.KINDS, piece.state, strict=True):
+                        stored = opened_once(name).get_slice(f"{kind}/{part.name}")
+                        tensor.copy_(stored[first - start : last - start])
+    state.publish(engine)
+    state.check_layout(state.held(engine))
     engine.barrier()
+
+
+def _chunks(start: int, stop: int) -> Iterable[tuple[int, int]]:
+    return ((at, min(at + CHUNK, stop)) for at in range(start, stop, CHUNK))

@@ -1,7 +1,5 @@
-"""A task under DDP or under DeepSpeed ZeRO, on accelerate: the same few verbs for the loop, and the same state for checkpoints.
-
-The state is always the full float32 master weights and Adam moments of each trainable parameter by name, whatever the engine
-and however many ranks hold parts of it: a checkpoint of 8 ranks under ZeRO-3 resumes on one rank under ZeRO-2.
+"""A task under DDP or under DeepSpeed ZeRO, on accelerate: the same few verbs for the loop. Who holds which part of the weights
+and moments is in ``state``.
 """
 
 from __future__ import annotations
@@ -9,13 +7,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs
 from torch import Tensor
@@ -26,8 +22,6 @@ from ..errors import ConfigError
 from ..model.task import AlignmentTask, Report
 from ..settings import StageSettings
 from . import extension
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def deepspeed_config(name: str, folder: Path, settings: StageSettings, micro_batch: int) -> dict[str, Any]:
@@ -100,7 +94,6 @@ class Engine:
             eps=settings.epsilon,
             fused=self.device.type == "cuda",
         )
-        self._moments_linked = False
         self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
         if self.uses_deepspeed:
             from deepspeed.utils import groups
@@ -143,7 +136,6 @@ class Engine:
         """The optimizer's step; returns the norm of the gradient before clipping."""
         if self.uses_deepspeed:
             self.model.step()
-            self._link_moments()
             norm = self.model.get_global_grad_norm()
             return float(norm) if norm is not None else float("nan")
         parameters = list(self.names.values())
@@ -153,22 +145,19 @@ class Engine:
         self.optimizer.zero_grad()
         return float(norm)
 
-    def _link_moments(self) -> None:
-        """DeepSpeed 0.19 links ZeRO-2's moments to the parameters once, after the step of the *first* parameter group, when the
-        other groups have none yet: with weight decay, which makes two groups, they could not be saved."""
-        zero = self.model.optimizer
-        if not self._moments_linked and hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
-            zero._hp_optimizer_states_linked = False
-            zero._lazy_init_hp_params_optimizer_state()
-        self._moments_linked = True
-
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum") if self.ranks > 1 else values
 
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()
 
-    # -- state
+    def gather(self, value: Any) -> list[Any]:
+        """What every rank gives, on all of them. For small things."""
+        if self.ranks == 1:
+            return [value]
+        values: list[Any] = [None] * self.ranks
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def master(self, name: str) -> Tensor:
         """The full float32 weights of a trainable parameter. All ranks must call together."""
@@ -178,88 +167,6 @@ class Engine:
         from deepspeed.utils import safe_get_full_fp32_param
 
         return safe_get_full_fp32_param(parameter).detach()
-
-    def moment(self, name: str, key: str) -> Tensor:
-        """The full Adam moment of a parameter; zeros before the first step. All ranks must call together."""
-        parameter = self.names[name]
-        if not self.uses_deepspeed:
-            state = self.optimizer.state.get(parameter, {})
-            return state.get(key, torch.zeros_like(parameter, dtype=torch.float32)).detach()
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        return safe_get_full_optimizer_state(parameter, key).detach()
-
-    def export_tensors(self) -> Iterator[tuple[str, list[Tensor]]]:
-        """(name, [master, exp_avg, exp_avg_sq]) of each trainable parameter, in a fixed order. All ranks together."""
-        for name in self.names:
-            yield name, [self.master(name), *(self.moment(name, key) for key in MOMENTS)]
-
-    def load_tensors(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
-        """The inverse of ``export_tensors``, after ``steps`` optimizer steps.
-
-        Args:
-            read: (name) -> [master, exp_avg, exp_avg_sq]. Called for one parameter after the other, because every rank reads
-                all of them: 84 GB of a 7B model.
-        """
-        if not self.uses_deepspeed:
-            self._load_ddp(read, steps)
-        elif hasattr(self.model.optimizer, "fp32_partitioned_groups_flat"):
-            self._load_zero3(read, steps)
-        else:
-            self._load_zero2(read, steps)
-
-    def _load_ddp(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
-        for name, parameter in self.names.items():
-            master, *moments = read(name)
-            with torch.no_grad():
-                parameter.copy_(master)
-            self.optimizer.state[parameter] = self._adam_state(parameter, steps)
-            for key, value in zip(MOMENTS, moments, strict=True):
-                self.optimizer.state[parameter][key].copy_(value)
-
-    def _load_zero2(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-        zero = self.model.optimizer
-        for group in zero.optimizer.param_groups:
-            for partition in group["params"]:
-                zero.optimizer.state[partition] = self._adam_state(partition, steps)
-        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
-            zero._lazy_init_hp_params_optimizer_state()
-        for name, parameter in self.names.items():
-            master, *moments = (t.to(self.device, torch.float32) for t in read(name))
-            safe_set_full_fp32_param(parameter, master)
-            for key, value in zip(MOMENTS, moments, strict=True):
-                safe_set_full_optimizer_state(parameter, value, key)
-            with torch.no_grad():
-                parameter.copy_(master)
-
-    def _load_zero3(self, read: Callable[[str], list[Tensor]], steps: int) -> None:
-        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
-
-        zero = self.model.optimizer
-        # nothing that is gathered at this moment may keep the old weights
-        zero._partition_all_parameters()
-        for partition in zero.fp32_partitioned_groups_flat:
-            zero.optimizer.state[partition] = self._adam_state(partition, steps)
-        for name, parameter in self.names.items():
-            own = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
-            # the last rank's part is padded
-            parts = [t.flatten()[own * self.rank : own * (self.rank + 1)].float() for t in read(name)]
-            master, *moments = (F.pad(part, (0, own - part.numel())).to(self.device) for part in parts)
-            safe_set_local_fp32_param(parameter, master)
-            for key, value in zip(MOMENTS, moments, strict=True):
-                safe_set_local_optimizer_state(parameter, value, key)
-        for compute, full in zip(zero.fp16_partitioned_groups_flat, zero.fp32_partitioned_groups_flat, strict=True):
-            compute.data.copy_(full.data)
-        if zero.persistent_parameters:
-            # small ones stay gathered between steps, as after a step
-            zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
-
-    def _adam_state(self, parameter: Tensor, steps: int) -> dict[str, Tensor]:
-        """What Adam keeps of a (part of a) parameter after ``steps`` steps, its moments still zero."""
-        step = torch.tensor(float(steps), device=parameter.device if self.device.type == "cuda" else "cpu")
-        return {"step": step} | {key: torch.zeros_like(parameter, dtype=torch.float32) for key in MOMENTS}
 
     def close(self) -> None:
         """Always at the end: a process group left open aborts some interpreters on exit."""

@@ -169,12 +169,10 @@ def asked_to_stop() -> Iterator[list[bool]]:
 
 def resume(job: Job, engine: Engine) -> int:
     """Load the newest intact checkpoint, if there is one; returns the step to start at."""
-    found: list[Any] = [newest_checkpoint(job.checkpoints, job.identity)] if engine.rank == 0 else [None]
-    if engine.ranks > 1:
-        torch.distributed.broadcast_object_list(found)
-    if found[0] is None:
+    found = newest_checkpoint(job.checkpoints, job.identity, engine)
+    if found is None:
         return 0
-    folder, manifest = found[0]
+    folder, manifest = found
     load_checkpoint(folder, manifest, engine)
     if engine.rank == 0:
         log.info("resumed after step %d from %s", manifest["step"], folder.name)
