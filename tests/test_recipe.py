@@ -55,6 +55,17 @@ def test_every_checkpoint_of_the_paper_has_its_own_recipe() -> None:
     assert len(digests) == 2 * len(names)
 
 
+def test_projectors_start_as_the_original_of_each_model_has_it() -> None:
+    models = load_study(paper_config("demo")).models
+    kinds = {name: model.projector_init for name, model in models.items()}
+    assert kinds == {"llava-7b": "linear", "demo-llava": "linear", "tinyllava-3b": "normal", "demo-tinyllava": "normal"}
+    other = load_study(changed("models/tinyllava-3b/projector_init", "linear"))
+    assert (
+        other.pretrain_recipe("tinyllava-3b", "vdep").digest
+        != load_study(paper_config()).pretrain_recipe("tinyllava-3b", "vdep").digest
+    )
+
+
 def test_the_demo_is_a_study_of_its_own() -> None:
     study = load_study(paper_config("demo"))
     assert all(name.startswith("demo-") for name in (*study.checkpoints, *study.controls))

@@ -12,7 +12,17 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
-from .settings import Benchmark, Dataset, EvaluationSettings, Settings, Stage, StageSettings, VdepSettings, VisionTower
+from .settings import (
+    Benchmark,
+    Dataset,
+    EvaluationSettings,
+    ProjectorInit,
+    Settings,
+    Stage,
+    StageSettings,
+    VdepSettings,
+    VisionTower,
+)
 
 METHOD_VERSION = 4
 """Raised by hand when training computes something else on purpose; tests/test_golden.py fails when it does without.
@@ -69,6 +79,7 @@ class TrainingRecipe(Recipe):
     tower_source: dict[str, Any]
     language_model: str
     language_source: dict[str, Any]
+    projector_init: ProjectorInit
     data: PreparationRecipe
     settings: StageSettings
     vdep: VdepSettings | None

@@ -184,9 +184,14 @@ def contradictions(vdep: VdepSettings, stage: StageSettings) -> Iterator[str]:
 StageOverride = dict[str, Any]
 
 
+ProjectorInit = Literal["linear", "normal"]
+"""How a new projector is drawn: as ``nn.Linear`` draws it (LLaVA), or from N(0, 0.02) with zero biases (TinyLLaVA Factory)."""
+
+
 class Model(Settings):
     vision_tower: VisionTower
     language_model: Name
+    projector_init: ProjectorInit = "linear"
     pretrain: StageOverride = {}
     finetune: StageOverride = {}
 

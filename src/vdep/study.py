@@ -194,6 +194,7 @@ class Study(Settings):
             tower_source=asset_identity(self.assets[entry.vision_tower.weights]),
             language_model=entry.language_model,
             language_source=asset_identity(self.assets[entry.language_model]),
+            projector_init=entry.projector_init,
             data=self.preparation_recipe(model, variant, stage),
             settings=settings,
             vdep=vdep,

@@ -23,9 +23,10 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ..errors import ConfigError
-from ..settings import VisionTower
+from ..settings import ProjectorInit, VisionTower
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+NORMAL_STD = 0.02
 
 
 class LlavaWithHeadBias(LlavaForConditionalGeneration):
@@ -62,7 +63,12 @@ def count_image_tokens(vision: Any, feature_select: str) -> int:
 
 
 def build_model(
-    tower_folder: Path, language_folder: Path, tower: VisionTower, dtype: torch.dtype, projector_seed: int
+    tower_folder: Path,
+    language_folder: Path,
+    tower: VisionTower,
+    dtype: torch.dtype,
+    projector_seed: int,
+    projector_init: ProjectorInit = "linear",
 ) -> LlavaForConditionalGeneration:
     """A LLaVA with pretrained parts and a new projector.
 
@@ -76,13 +82,18 @@ def build_model(
             f"{tower_folder}: this tower yields {tokens} image tokens with feature_select {tower.feature_select!r}, "
             f"but the model's image_tokens is {tower.image_tokens}"
         )
-    return assemble(vision_tower, AutoModelForCausalLM.from_pretrained(language_folder, dtype=dtype), tower, projector_seed)
+    language_model = AutoModelForCausalLM.from_pretrained(language_folder, dtype=dtype)
+    return assemble(vision_tower, language_model, tower, projector_seed, projector_init)
 
 
 def assemble(
-    vision_tower: CLIPVisionModel | SiglipVisionModel, language_model: Any, tower: VisionTower, projector_seed: int
+    vision_tower: CLIPVisionModel | SiglipVisionModel,
+    language_model: Any,
+    tower: VisionTower,
+    projector_seed: int,
+    projector_init: ProjectorInit = "linear",
 ) -> LlavaForConditionalGeneration:
-    """A LLaVA of these parts, with a new projector (Linear, GELU, Linear, as initialised by ``nn.Linear``)."""
+    """A LLaVA of these parts, with a new projector (Linear, GELU, Linear)."""
     vision, text = vision_tower.config, language_model.config
     config = LlavaConfig(
         vision_config=_portable(vision.to_dict()),
@@ -96,11 +107,26 @@ def assemble(
     with torch.device("meta"):
         model = model_class(config)(config)
     torch.manual_seed(projector_seed)
-    model.model.multi_modal_projector = LlavaMultiModalProjector(config).to(language_model.dtype)
+    model.model.multi_modal_projector = new_projector(config, projector_init).to(language_model.dtype)
     model.model.vision_tower = vision_tower
     model.model.language_model = language_model.model
     model.lm_head = language_model.lm_head
     return model
+
+
+def new_projector(config: LlavaConfig, init: ProjectorInit) -> LlavaMultiModalProjector:
+    """A projector drawn from torch's generator, in float32.
+
+    ``linear`` leaves it as ``nn.Linear`` draws it: LLaVA builds it after the language model has been loaded. ``normal`` draws
+    it as the TinyLLaVA Factory does, whose connector is part of the model when transformers initialises it
+    (modeling_tinyllava.py ``_init_weights``; Phi-2's ``initializer_range`` is 0.02). VDEP's target X is the longer for it.
+    """
+    drawn = LlavaMultiModalProjector(config)
+    if init == "normal":
+        for layer in (drawn.linear_1, drawn.linear_2):
+            nn.init.normal_(layer.weight, std=NORMAL_STD)
+            nn.init.zeros_(layer.bias)
+    return drawn
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,12 @@ def build_task(job: Job) -> AlignmentTask:
     """Stage 1 trains the projector alone; SFT the language model with it. The vision tower is always frozen."""
     recipe = job.recipe
     model = build_model(
-        job.tower, job.language_model, recipe.vision_tower, DTYPES[recipe.settings.precision], recipe.settings.seed
+        job.tower,
+        job.language_model,
+        recipe.vision_tower,
+        DTYPES[recipe.settings.precision],
+        recipe.settings.seed,
+        recipe.projector_init,
     )
     set_dropout(model, recipe.settings.dropout)
     if job.initial is not None:
