@@ -3,7 +3,7 @@
 The three paths of the originals: ``crop`` resizes the short side and crops the centre (LLaVA, stage 1), ``pad`` pads to a
 square with the processor's mean colour first (LLaVA, SFT), ``warp`` resizes to a square (SigLIP, both stages). The PIL
 processors of transformers are named explicitly: where torchvision is installed, the automatic choice is another one, whose
-bicubic filter differs.
+bicubic filter differs. What the originals ignore is ignored: transparency, and the rotation that a camera notes in EXIF.
 """
 
 from __future__ import annotations
@@ -56,9 +56,12 @@ class ImageTransform:
         self.background = tuple(int(x * 255) for x in processor.image_mean)
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray:
+        images = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         if self.path == "pad":
             images = [pad_to_square(image, self.background) for image in images]
-        return self.processor(images, return_tensors="np")["pixel_values"].astype(np.float32, copy=False)
+        # the processor's own conversion would lay a palette's transparency, which Pillow notes in an RGB image too, onto white
+        pixels = self.processor(images, return_tensors="np", do_convert_rgb=False)["pixel_values"]
+        return pixels.astype(np.float32, copy=False)
 
     @property
     def size(self) -> tuple[int, int]:
