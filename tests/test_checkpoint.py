@@ -153,7 +153,7 @@ def test_a_file_has_what_was_given_whatever_the_size_of_a_chunk(
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
     tensors = [(f"é{number}", torch.randn(size)) for number, size in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "CHUNK", chunk)
+        patch.setattr(state, "CHUNK", chunk)
         digest = write_tensors(path, tensors)
     assert digest == files.sha256(path)
     found = load_file(path)

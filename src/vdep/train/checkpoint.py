@@ -10,7 +10,6 @@ ranges lie that it needs, and reads nothing else.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import math
@@ -35,8 +34,6 @@ from .engine import Engine
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-CHUNK = 1 << 22
-"""Elements that are on their way between a tensor and a file at one time (16 MiB): a rank's part may be 10 GB."""
 
 
 def save_checkpoint(folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int) -> Path:
@@ -107,10 +104,15 @@ def write_tensors(path: Path, tensors: list[tuple[str, Tensor]]) -> str:
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        head: list[Any] = [len(text).to_bytes(8, "little") + text]
-        for data in itertools.chain(head, (c.to("cpu", torch.float32).numpy() for _, t in tensors for c in t.split(CHUNK))):
+
+        def put(data: Any) -> None:
             file.write(data)
             digest.update(data)
+
+        put(len(text).to_bytes(8, "little") + text)
+        for _, tensor in tensors:
+            for chunk in tensor.split(state.CHUNK):
+                put(chunk.to("cpu", torch.float32).numpy())
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
@@ -236,4 +238,4 @@ def load_checkpoint(folder: Path, manifest: dict[str, Any], engine: Engine) -> N
 
 
 def _chunks(start: int, stop: int) -> Iterable[tuple[int, int]]:
-    return ((at, min(at + CHUNK, stop)) for at in range(start, stop, CHUNK))
+    return ((at, min(at + state.CHUNK, stop)) for at in range(start, stop, state.CHUNK))

@@ -25,6 +25,8 @@ from .engine import Engine
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KINDS = ("master", *MOMENTS)
+CHUNK = 1 << 22
+"""Elements that are copied at one time (16 MiB): a rank's part may be 10 GB."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,10 @@ def check_layout(parts: list[Part]) -> None:
         CheckpointError: where a master is that of other elements than it is taken for.
     """
     for part in parts:
-        expected = part.state[0].to(part.weight.dtype)
-        if not torch.equal(expected.view(torch.uint8), part.weight.to(expected.device).view(torch.uint8)):
-            raise _unknown_layout(f"elements {part.start} to {part.stop} of {part.name} have other master weights")
+        for master, weight in zip(part.state[0].split(CHUNK), part.weight.split(CHUNK), strict=True):
+            expected = master.to(weight.device, weight.dtype)
+            if not torch.equal(expected.view(torch.uint8), weight.view(torch.uint8)):
+                raise _unknown_layout(f"elements {part.start} to {part.stop} of {part.name} have other master weights")
 
 
 def _zero2_part(zero: Any, name: str, parameter: Any, rank: int) -> Part | None:
