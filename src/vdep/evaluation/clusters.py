@@ -7,11 +7,11 @@ that is not there, or that is the same in every document, ends the evaluation.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import EvaluationError
+from .pictures import identity
 
 PICTURE = "picture"
 """All questions on the same picture, told by its own bytes."""
@@ -61,11 +61,7 @@ def cluster_keys(name: str, cluster: str, samples: Sequence[Mapping[str, Any]], 
 
 def _pictures(task: Any, number: int) -> str:
     """The same for documents with the same pictures in the same order; empty for one that has none."""
-    return " ".join(_identity(picture) for picture in task.doc_to_visual(task.eval_docs[number]) or [])
-
-
-def _identity(picture: Any) -> str:
-    return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
+    return " ".join(identity(picture) for picture in task.doc_to_visual(task.eval_docs[number]) or [])
 
 
 def _missing(name: str, cluster: str, fields: Any) -> EvaluationError:

@@ -24,7 +24,8 @@ def exact_match_grade(prompt: str) -> str:
 
     ``<AND>`` and ``<OR>`` in the ground truth mean what they mean to MM-Vet.
     """
-    cells = [cell.strip().lower().rstrip(".") for cell in prompt.rsplit("\n", 1)[-1].rstrip().rstrip("|").split("|")]
+    # a prediction may have several lines
+    cells = [cell.strip().lower().rstrip(".") for cell in prompt.rstrip().rstrip("|").split("|")]
     truth, prediction = cells[-2], cells[-1]
     for alternative in truth.split("<or>"):
         parts = [part.strip() for part in alternative.split("<and>")]

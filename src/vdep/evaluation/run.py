@@ -18,12 +18,12 @@ from typing import Any
 from ..errors import EvaluationError
 from ..files import read_json, sha256, write_json
 from ..recipe import EvaluationRecipe
-from ..settings import SUBMISSION
+from ..settings import SUBMISSION, Benchmark
 from .clusters import check_documents, cluster_keys
 from .judge import judge_environment
-from .samples import write_samples
+from .samples import describe, write_samples
 from .submission import take_submission
-from .tasks import LMMS_EVAL_VERSION, offline_environment, task_config
+from .tasks import LMMS_EVAL_VERSION, offline_environment, picture_files, task_config
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,15 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     with judge_environment(benchmark.judge) as judge, tempfile.TemporaryDirectory() as scratch:
         import_libraries()
         import torch
-        from lmms_eval.api.task import ConfigurableTask
 
         from ..model.llava import DTYPES
+        from .benchmark import BenchmarkTask
         from .lmms_model import VdepModel
 
         torch.set_num_threads(job.threads)
         _quiet()
-        task = ConfigurableTask(config=task_config(benchmark, job.asset))
+        config, joined = task_config(benchmark, job.asset), picture_files(benchmark, job.asset)
+        task = BenchmarkTask(job.recipe.benchmark, config, job.recipe.evaluation.seed, joined)
         if benchmark.cluster is not None:
             check_documents(job.recipe.benchmark, benchmark.cluster, task.eval_docs)
         answers = job.scores.parent / "answers" / f"{job.recipe.benchmark}-{job.recipe.key}-{done['digest'][:16]}"
@@ -79,6 +80,8 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
             batch_size=job.batch_size,
             max_new_tokens=benchmark.max_new_tokens,
             answers=answers,
+            # on a CPU the model needs the same cores
+            decoders=max(1, job.threads - 1) if job.device != "cpu" else 0,
         )
         if benchmark.scorer == SUBMISSION:
             passes = {"seen": _submission(job, model, task, Path(scratch))}
@@ -119,11 +122,10 @@ def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[
     scored, parts = score_samples(job.recipe.settings.scorer, samples, results, keys)
     empty = sum(not _answer(s).strip() for s in samples)
     rows = [
-        {**asdict(s), "answer": _answer(sample), "target": str(sample["target"])}
-        for s, sample in zip(scored, samples, strict=True)
+        {**asdict(s), **_record(job.recipe.settings, sample, model.pictures)} for s, sample in zip(scored, samples, strict=True)
     ]
     clusters = {"by": cluster, "n": len({s.cluster for s in scored})}
-    summary: dict[str, Any] = {"parts": parts, "n": len(samples), "empty": empty, "clusters": clusters}
+    summary: dict[str, Any] = {"parts": parts, "n": len(samples), "empty": empty, "clusters": clusters, **model.summary()}
     questions = read_questions(job.asset, len(samples))
     if questions is not None:
         rates = guess_rates(questions)
@@ -195,6 +197,24 @@ def validate(recipe: EvaluationRecipe, samples: list[dict[str, Any]]) -> None:
         )
 
 
+def _record(benchmark: Benchmark, sample: dict[str, Any], pictures: dict[int, str]) -> dict[str, Any]:
+    """What is kept of a question: what it was, what was answered, what is right, and what lmms-eval's metric made of it."""
+    from .scores import SCORERS
+
+    target, metric = sample["target"], SCORERS[benchmark.scorer].metric
+    if metric not in sample:
+        # MME: the name of the metric tells perception from cognition
+        metric = next(name for name in sample if name.endswith("_score"))
+    return {
+        **describe(benchmark.task, sample["doc"]),
+        "prompt": sample["arguments"][0],
+        "pictures": pictures.get(sample["doc_id"], ""),
+        "answer": _answer(sample),
+        "target": " / ".join(map(str, target)) if isinstance(target, list) else str(target),
+        "metric": sample[metric],
+    }
+
+
 def _answer(sample: dict[str, Any]) -> str:
     response = sample["resps"][0] if sample.get("resps") else ""
     while isinstance(response, list):
@@ -220,7 +240,7 @@ def import_libraries() -> None:
     # fills lmms-eval's registry of metrics, which tasks look their metrics up in
     for name in ("lmms_eval.api.task", "lmms_eval.api.metrics", "lmms_eval.evaluator"):
         importlib.import_module(name)
-    for name in ("lmms_model", "scores", "chance"):
+    for name in ("lmms_model", "benchmark", "scores", "chance"):
         importlib.import_module(f"{__package__}.{name}")
 
 

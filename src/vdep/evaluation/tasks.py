@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError
 from ..settings import SUBMISSION, Benchmark
+
+if TYPE_CHECKING:
+    from .documents import PictureFiles
 
 LMMS_EVAL_VERSION = "0.7.3"
 
@@ -47,6 +50,8 @@ def task_config(benchmark: Benchmark, asset: Path) -> dict[str, Any]:
     config.pop("tag", None)
     config["dataset_path"] = "parquet"
     config["dataset_kwargs"] = {"data_files": {split: parquet_files(asset, benchmark.files[split])}}
+    # where a file gives no `until`, lmms-eval adds a blank line, which would cut every answer at its first paragraph
+    config["generation_kwargs"] = {"until": [], **(config.get("generation_kwargs") or {})}
     submits = benchmark.scorer == SUBMISSION
     config["metric_list"] = [m for m in config["metric_list"] if (m["metric"] == "submission") == submits]
     if not config["metric_list"]:
@@ -57,23 +62,28 @@ def task_config(benchmark: Benchmark, asset: Path) -> dict[str, Any]:
     return config
 
 
-def _join_gqa_images(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
-    """lmms-eval fetches the images of GQA from the hub while it processes documents; ours lie beside the questions."""
-    config["process_docs"] = partial(_with_images, files=parquet_files(asset, benchmark.files["images"]))
+def picture_files(benchmark: Benchmark, asset: Path) -> PictureFiles | None:
+    """Where the pictures are, for the one benchmark whose questions do not hold them."""
+    if benchmark.task != "gqa/gqa.yaml":
+        return None
+    from .documents import PictureFiles
+
+    return PictureFiles(parquet_files(asset, benchmark.files["images"]), key="imageId")
 
 
-def _with_images(documents: Any, files: list[str]) -> Any:
-    from datasets import load_dataset
+def _pictures_apart(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
+    """lmms-eval fetches the images of GQA from the hub, and writes one for each of its 31 questions; see ``picture_files``."""
+    config.pop("process_docs")
 
-    images = load_dataset("parquet", data_files={"images": files}, split="images")
-    row_of = {name: row for row, name in enumerate(images["id"])}
-    rows = [row_of[name] for name in documents["imageId"]]
-    features = documents.features.copy()
-    features["image"] = images.features["image"]
-    pictures = images.select(rows).select_columns(["image"])
-    from datasets import concatenate_datasets
 
-    return concatenate_datasets([documents, pictures], axis=1)
+def _several_answers(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
+    """These benchmarks have the answers of ten people. lmms-eval logs the word "answer" as the target."""
+    config["doc_to_target"] = most_common_answer
+
+
+def most_common_answer(document: dict[str, Any]) -> str:
+    """What most people answered, the first of several that are as frequent."""
+    return str(Counter(document["answers"]).most_common(1)[0][0])
 
 
 def _image_questions_only(config: dict[str, Any], benchmark: Benchmark, asset: Path) -> None:
@@ -109,7 +119,10 @@ def _fit_for_a_sheet(config: dict[str, Any], benchmark: Benchmark, asset: Path) 
 
 
 _ADAPTATIONS = {
-    "gqa/gqa.yaml": _join_gqa_images,
+    "ok_vqa/ok_vqa_val2014.yaml": _several_answers,
+    "vizwiz_vqa/vizwiz_vqa_val.yaml": _several_answers,
+    "textvqa/textvqa_val.yaml": _several_answers,
+    "gqa/gqa.yaml": _pictures_apart,
     "seedbench/seedbench.yaml": _image_questions_only,
     "mmbench/mmbench_en_dev_static.yaml": _static_mmbench,
     "mmbench/mmbench_cn_dev.yaml": _static_mmbench,
