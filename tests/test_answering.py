@@ -17,7 +17,7 @@ import world
 from answering import Rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from vdep.errors import EvaluationError
 from vdep.evaluation.answers import AnswerLog, answer_key
@@ -140,9 +140,25 @@ def test_a_picture_is_decoded_as_datasets_decodes_it_and_not_before() -> None:
         assert np.array_equal(np.asarray(picture.open()), np.asarray(ImageOps.exif_transpose(raw)))
     assert identity(picture) != identity(Picture(data + b"\0", ""))
     assert identity(noise) != identity(noise.transpose(Image.Transpose.ROTATE_90))
-    for bad in (data[:300], b"<html>", b""):
+    for bad in (b"<html>", b"", data[:100]):
         with pytest.raises(EvaluationError, match=r"row 7 of b\.parquet: the picture is"):
             Picture(bad, "row 7 of b.parquet").convert("RGB").open()
+
+
+def test_a_truncated_picture_is_shown_as_lmms_eval_shows_it_but_not_in_silence(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Image as ImageFeature
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8))
+    half = answering.encoded(noise, "JPEG")
+    half = half[: len(half) // 2]
+    ours = Picture(half, "row 7 of b.parquet").open()
+    assert "row 7 of b.parquet: the picture is damaged or truncated" in caplog.text
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    theirs = ImageFeature().decode_example({"bytes": half, "path": None}).convert("RGB")
+    assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 # ------------------------------------------------------------------------------------------------- whole evaluations
@@ -346,9 +362,9 @@ def without(column: str, *numbers: int) -> Any:
     return change
 
 
-def cut_short(number: int) -> Any:
+def spoilt(number: int) -> Any:
     def change(rows: Rows) -> Rows:
-        rows[number]["image"]["bytes"] = rows[number]["image"]["bytes"][:150]
+        rows[number]["image"]["bytes"] = b"<html>not found</html>"
         return rows
 
     return change
@@ -363,7 +379,7 @@ BAD = {
     "a column": ("scienceqa_img", without("hint"), r"scienceqa_img: row 0 of test-0.* has no column 'hint'"),
     "the answers": ("okvqa", without("answers"), r"okvqa: row 0 of val2014-0.* has no column 'answers'"),
     "a picture": ("pope", without("image", 5), r"pope: row 5 of test-0.* has nothing in image"),
-    "the end of a picture": ("pope", cut_short(3), r"pope: row 3 of test-0.*: the picture is damaged or truncated"),
+    "all of a picture": ("pope", spoilt(3), r"pope: row 3 of test-0.*: the picture is in no format that can be read"),
     "a picture for <image>": ("pope", ask_for_two, r"pope: row 2 of test-0.*: the prompt has 2 <image> for 1 pictures"),
     "an answer": ("mme", without("answer", 7), r"mme: row 7 of test-0.* has nothing in answer"),
 }

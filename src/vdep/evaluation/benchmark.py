@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmms_eval.api.task import ConfigurableTask
+from PIL import ImageFile
 
 from ..errors import EvaluationError
 from .documents import Document, Documents, PictureFiles, read_parquet
 from .tasks import LMMS_EVAL_VERSION
+
+# lmms-eval switches it on for the whole process, and truncated pictures are shown in silence
+ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 class BenchmarkTask(ConfigurableTask):

@@ -7,17 +7,24 @@ a few batches of them exist at a time.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
+from threading import Lock
 from typing import Any, TypeVar
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import EvaluationError
 
+log = logging.getLogger(__name__)
+
 BATCHES_AHEAD = 2
+_DAMAGES = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_lock = Lock()
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -45,22 +52,46 @@ class Picture:
     def open(self) -> Image.Image:
         """The picture in RGB, as ``datasets`` decodes it for lmms-eval: turned upright where a camera says so.
 
-        Raises:
-            EvaluationError: for a file that is no picture, or only the beginning of one.
-        """
-        from datasets import Image as ImageFeature
+        Of a truncated picture lmms-eval shows what there is, and so does this, but not in silence.
 
+        Raises:
+            EvaluationError: for a file that is no picture, or nothing of one.
+        """
         try:
-            return ImageFeature().decode_example({"bytes": self.data, "path": None}).convert("RGB")
+            return self._decode()
         except UnidentifiedImageError as error:
             raise EvaluationError(f"{self.place}: the picture is in no format that can be read") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise EvaluationError(f"{self.place}: the picture is damaged or truncated: {error}") from error
+        except _DAMAGES as error:
+            damage = error
+        try:
+            with _lenient():
+                image = self._decode()
+        except _DAMAGES as error:
+            raise EvaluationError(f"{self.place}: the picture is damaged: {error}") from error
+        log.warning("%s: the picture is damaged or truncated (%s); what there is of it is shown", self.place, damage)
+        return image
+
+    def _decode(self) -> Image.Image:
+        from datasets import Image as ImageFeature
+
+        return ImageFeature().decode_example({"bytes": self.data, "path": None}).convert("RGB")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.open(), name)
+
+
+@contextmanager
+def _lenient() -> Iterator[None]:
+    # A switch of the whole library. A picture that another thread decodes meanwhile has the same pixels, and if it is
+    # truncated too, goes without a warning.
+    with _lock:
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def identity(picture: Picture | Image.Image) -> str:
