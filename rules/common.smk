@@ -5,7 +5,8 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from vdep.errors import ConfigError
+from vdep.errors import ConfigError, UserError
+from vdep.evaluation import grades
 from vdep.recipe import canonical_json
 from vdep.study import apply_lock, load_study, split_checkpoint
 from vdep.workflow import driver, warm
@@ -151,6 +152,13 @@ def benchmark_manifest(wildcards):
     return asset_manifest(STUDY.benchmarks[wildcards.benchmark].asset)
 
 
+def graded_answers(wildcards):
+    """What a server graded is answered and graded by jobs of their own, and scored without a GPU."""
+    if not STUDY.graded_by_a_server(wildcards.benchmark):
+        return []
+    return f"{RESULTS}/evaluations/{wildcards.model}/{wildcards.variant}/{wildcards.benchmark}.graded.json"
+
+
 def evaluation_resources():
     execution = EXECUTION.evaluate
     return {
@@ -168,8 +176,25 @@ def evaluation_resources():
     }
 
 
+def scoring_resources():
+    whole = evaluation_resources()
+
+    def unless_graded(key, otherwise):
+        return lambda wildcards: otherwise if STUDY.graded_by_a_server(wildcards.benchmark) else whole[key]
+
+    return whole | {
+        "gpu": unless_graded("gpu", 0),
+        "mem": unless_graded("mem", "8GB"),
+        "runtime": unless_graded("runtime", "1h"),
+    }
+
+
 def evaluation_recipe(wildcards):
     return STUDY.evaluation_recipe(wildcards.model, wildcards.variant, wildcards.benchmark).canonical
+
+
+def answer_recipe(wildcards):
+    return STUDY.evaluation_recipe(wildcards.model, wildcards.variant, wildcards.benchmark).of_answers.canonical
 
 
 # -- tables and figures
@@ -191,6 +216,7 @@ def table_definition(wildcards):
         {
             "table": table.model_dump(mode="json"),
             "columns": {name: STUDY.columns[name].model_dump(mode="json") for name in sorted(needed)},
+            "left_out": [name for name in table.columns if STUDY.left_out(name)],
             "evaluations": STUDY.table_evaluations(wildcards.table),
             "protocols": {
                 name: protocol.model_dump(mode="json") for name, protocol in STUDY.table_protocols(wildcards.table).items()
@@ -282,14 +308,17 @@ def asset_targets():
 
 
 def before_the_first_job():
-    """Refuse a second driver, and a plan that needs GPUs this machine does not have."""
+    """Refuse a second driver, a plan that needs GPUs this machine does not have, and one whose judge cannot grade."""
     try:
         driver.lock(Path(workflow.basedir) / ".snakemake")
         jobs = [job for job in workflow.dag.needrun_jobs()]
         needing = sorted({job.rule.name for job in jobs if (job.resources.get("gpu") or 0) > 0})
         if workflow.local_exec and needing:
             driver.require_gpu(needing)
+        if any(job.rule.name == "grade" and job.is_local for job in jobs):
+            # before hours of GPUs are spent on what nobody will grade
+            grades.check(STUDY.judge, EXECUTION.judge)
         if workflow.local_exec and EXECUTION.warm:
             warm.start(Path(RESOURCES, "cache", "datasets").resolve())
-    except driver.NotReady as error:
+    except UserError as error:
         raise WorkflowError(str(error))

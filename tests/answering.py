@@ -23,7 +23,7 @@ from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
 from vdep.model.tokenizer import load_tokenizer
 from vdep.recipe import EvaluationRecipe
-from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings
+from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings, Judge
 
 Rows = list[dict[str, Any]]
 
@@ -112,16 +112,18 @@ def taught(assets: Path, folder: Path, question: str, answer: str) -> Path:
 def job(done: Path, asset: Path, name: str, folder: Path, family: str = "llama", **changes: Any) -> EvaluationJob:
     """An evaluation of ``done`` on the data in ``asset``; its scores and answers come into ``folder``."""
     batch_size, threads = changes.pop("batch_size", 8), changes.pop("threads", 1)
+    settings = benchmark(name, **{"max_new_tokens": 6, **changes})
     recipe = EvaluationRecipe(
         benchmark=name,
-        settings=benchmark(name, **{"max_new_tokens": 6, **changes}),
+        settings=settings,
         source={},
         template=world.FAMILIES[family][1],
         image=world.make_study(family).stage("tiny", "run", "finetune").image,
         evaluation=EvaluationSettings(precision="float32"),
+        judge=Judge(kind="exact_match", model="exact_match") if settings.judged else None,
     )
     return EvaluationJob(
-        recipe=recipe, checkpoint=done, asset=asset, cache=folder / "cache", scores=folder / f"{name}.json",
+        recipe=recipe, checkpoint=done, asset=asset, cache=folder / "cache", output=folder / f"{name}.json",
         device="cpu", threads=threads, batch_size=batch_size,
     )  # fmt: skip
 

@@ -165,8 +165,8 @@ def test_a_truncated_picture_is_shown_as_lmms_eval_shows_it_but_not_in_silence(
 
 
 def run(job: EvaluationJob) -> tuple[dict[str, Any], Rows]:
-    job.scores.parent.mkdir(parents=True, exist_ok=True)
-    return evaluate(job), answering.read_rows(job.scores)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    return evaluate(job), answering.read_rows(job.output)
 
 
 def repeated(rows: Rows) -> Rows:

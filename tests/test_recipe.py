@@ -48,6 +48,26 @@ def test_the_paper_needs_ten_checkpoints_and_146_evaluations() -> None:
     assert not any(benchmark == "seedbench_img" for _, _, benchmark in study.table_evaluations("ablation_loss"))
 
 
+@pytest.mark.parametrize("text", ["judge: null", "judge:", "judge: none"])
+def test_without_a_judge_its_evaluations_are_left_out(text: str) -> None:
+    study = load_study(deep_merge(paper_config(), yaml.safe_load(text)))
+    evaluations = {e for table in (*study.main_tables, *study.ablation_tables) for e in study.table_evaluations(table)}
+    assert len(evaluations) == 136
+    assert "mm-vet" not in study.needed_assets()
+    with pytest.raises(ConfigError, match="mmvet is graded by a judge, and none is configured"):
+        study.evaluation_recipe("llava-7b", "vdep", "mmvet")
+
+
+def test_how_a_judge_is_asked_is_no_part_of_a_recipe_and_who_it_is_is_none_of_the_answers() -> None:
+    study = load_study(paper_config())
+    recipe = study.evaluation_recipe("llava-7b", "vdep", "mmvet")
+    slower = load_study(changed("execution/judge", {"parallel": 1})).evaluation_recipe("llava-7b", "vdep", "mmvet")
+    other = load_study(changed("judge", {"model": "other"})).evaluation_recipe("llava-7b", "vdep", "mmvet")
+    assert recipe.digest == slower.digest
+    assert recipe.digest != other.digest
+    assert recipe.of_answers.digest == other.of_answers.digest != recipe.digest
+
+
 def test_every_checkpoint_of_the_paper_has_its_own_recipe() -> None:
     study = load_study(paper_config())
     names = [name.split("/") for name in (*study.checkpoints, *study.controls)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,38 @@ def test_blind_and_chance_stand_beside_the_score_where_they_are_known(tmp_path: 
 def test_the_judge_is_named_beside_the_table(tmp_path: Path) -> None:
     assert "Free-form answers graded by gpt-4o." in as_markdown(build("main_general", tmp_path)[0])
     assert "graded by" not in as_markdown(build("main_vqa", tmp_path)[0])
+
+
+def test_what_is_left_out_for_want_of_a_judge_is_a_dash_and_a_note(tmp_path: Path) -> None:
+    study = load_study(paper_config() | {"judge": None})
+    spec = study.tables["main_general"]
+    files = {key: tmp_path / "/".join(key[:2]) / f"{key[2]}.json" for key in study.table_evaluations("main_general")}
+    assert not any(benchmark == "mmvet" for _, _, benchmark in files)
+    for path in files.values():
+        write_scores(path, 50.0)
+    results = Results(files)
+    rows = [split_checkpoint(row) for row in spec.rows]
+    table = build_table(
+        spec.title, rows, spec.columns, study.columns, results, PUBLISHED, spec.published, left_out=["mmvet"]
+    )  # fmt: skip
+    lines = as_markdown(table).splitlines()
+    assert "MM-Vet: left out, because no judge is configured." in lines
+    place = spec.columns.index("mmvet") + 3
+    cells = [line.split("|")[place].strip() for line in lines if line.startswith(("| llava", "| tinyllava"))]
+    assert len(cells) == 4
+    assert all(re.fullmatch(r"-<br>\*published\* \d+\.\d+", cell) for cell in cells), cells
+    read = list(csv.DictReader(io.StringIO(as_csv(table))))
+    assert {row["mmvet"] for row in read if row["quantity"] in ("reproduced", "low", "high", "difference")} == {""}
+    assert all(row["mmvet"] for row in read if row["quantity"] == "published")
+    assert not any(cell["column"] == "mmvet" for cell in provenance(table, results, study.columns)["cells"])
+
+
+def test_a_mean_is_left_out_with_any_of_its_parts() -> None:
+    config = paper_config() | {"judge": None}
+    config["columns"]["both"] = {"label": "Both", "mean_of": ["gqa", "mmvet"]}
+    study = load_study(config)
+    assert study.left_out("both")
+    assert not study.left_out("mmbench_mean")
 
 
 def test_every_number_is_traceable(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import world
+from judge_server import JudgeServer, grades, says
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 
@@ -52,6 +53,7 @@ def checkout(tmp_path: Path) -> Path:
 def test_the_papers_plan() -> None:
     jobs = planned("all")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)
+    assert (jobs["answer"], jobs["grade"]) == (10, 10), "MM-Vet is answered with a GPU and graded without one"
     assert jobs["table"] == 6
     assert jobs["attention_figure"] == 1
 
@@ -83,6 +85,58 @@ def test_submissions_are_a_target_of_their_own() -> None:
 def test_the_slurm_profile_is_found_by_its_literal_name() -> None:
     jobs = planned("--profile", "slurm", "all")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (10, 10, 146)
+
+
+def test_without_a_judge_its_column_is_left_out_and_everything_else_is_planned(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("judge: null\n")
+    jobs = planned("all", "--configfile", str(tmp_path / "mine.yaml"))
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (10, 10, 136, 6)
+    assert not {"answer", "grade"} & set(jobs)
+    done = snakemake("-n", "all", "--config", "judge=none")
+    assert done.returncode == 0
+    assert "mm-vet" not in done.stdout + done.stderr, "nor is its data downloaded"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("all", "--configfile", "config/demo.yaml"), ("controls",)], ids=["demo", "controls"])
+def test_the_other_targets_can_be_planned_without_a_judge_too(arguments: tuple[str, ...]) -> None:
+    jobs = planned(*arguments, "--config", "judge=none")
+    assert jobs["evaluate"] > 0
+    assert not {"answer", "grade"} & set(jobs)
+
+
+def test_a_table_of_nothing_but_a_judged_column_can_be_planned_without_a_judge(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "judge: null\ntables: {mine: {title: Mine, rows: [llava-7b/vdep], columns: [mmvet], published: [table2]}}\n"
+    )
+    assert planned("results/tables/mine.csv", "--configfile", str(tmp_path / "mine.yaml")) == Counter({"table": 1})
+
+
+@pytest.mark.slow
+def test_a_judge_that_does_not_grade_is_named_before_any_work(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a dry run, or a plan without one, asks nobody."""
+    edit(checkout / "config" / "config.yaml", "device: cuda", "device: cpu")
+    target = ("results/tables/ablation_alpha.csv", "--cores", "1")
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    done = snakemake(*target, folder=checkout)
+    assert done.returncode != 0
+    message = done.stdout + done.stderr
+    assert "set OPENAI_API_KEY to a key of OpenAI's, or OPENAI_BASE_URL" in message
+    assert "snakemake --config judge=none" in message
+    assert "Traceback" not in message
+    with JudgeServer(lambda prompt, number: says("Correctness: 0.5")) as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-not-to-be-shown")
+        assert planned("all", folder=checkout)["grade"] == 10
+        assert not judge.prompts
+        limits = ("--config", "execution={judge: {backoff: 0.01}}")
+        done = snakemake(*target, *limits, folder=checkout)
+        assert done.returncode != 0
+        assert "it answered 'Correctness: 0.5' where a number" in done.stdout + done.stderr
+        assert "sk-not-to-be-shown" not in done.stdout + done.stderr
+        assert 1 <= len(judge.prompts) <= 10
+    assert not (checkout / "resources").exists(), "nothing was downloaded"
 
 
 @pytest.mark.slow
@@ -150,7 +204,7 @@ def test_a_bad_configuration_fails_before_the_dag_is_built(name: str, tmp_path: 
 
 
 @pytest.fixture
-def finished(checkout: Path) -> Path:
+def finished(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The paper's alpha table with every job marked as done, without a GPU or a download."""
     rules = sorted((checkout / "rules").glob("*.smk"))
     kept = {rule: rule.read_text() for rule in rules}
@@ -161,7 +215,10 @@ def finished(checkout: Path) -> Path:
     config = checkout / "config" / "config.yaml"
     original = config.read_text()
     config.write_text(original.replace("device: cuda", "device: cpu"))
-    done = snakemake("results/tables/ablation_alpha.csv", "--cores", "2", "--quiet", folder=checkout)
+    with JudgeServer(lambda prompt, number: grades(prompt)) as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.url)
+        done = snakemake("results/tables/ablation_alpha.csv", "--cores", "2", "--quiet", folder=checkout)
+        assert len(judge.prompts) == 2, "the known pair, before the first job"
     assert done.returncode == 0, done.stderr[-3000:]
     config.write_text(original)
     for rule, text in kept.items():
@@ -199,6 +256,13 @@ def test_what_runs_again(finished: Path) -> None:
     edit(config, "micro_batch: 16", "micro_batch: 8")
     edit(config, "save_every: 200", "save_every: 77")
     assert not again(finished), "how a stage is run is no reason to run it again"
+
+    benchmarks = finished / "config" / "benchmarks.yaml"
+    edit(benchmarks, "model: gpt-4o-2024-11-20", "model: another")
+    expected = Counter({"grade": 3, "evaluate": 3, "table": 1})
+    assert again(finished) == expected, "another judge grades again, and no answer is made anew"
+    edit(benchmarks, "model: another", "model: gpt-4o-2024-11-20")
+    assert not again(finished)
 
     edit(config, "title: Weight of the image loss (paper, Tables 4 and 7)", "title: Weight")
     assert again(finished) == Counter({"table": 1}), "a table's layout makes only the table anew"

@@ -27,6 +27,7 @@ table = build_table(
     spec["published"],
     {name: Protocol.model_validate(protocol) for name, protocol in definition["protocols"].items()},
     Calibration.model_validate(spec["calibration"]) if spec["calibration"] else None,
+    definition["left_out"],
 )
 write_atomically(Path(snakemake.output.csv), as_csv(table))
 write_atomically(Path(snakemake.output.markdown), as_markdown(table))

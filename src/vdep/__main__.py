@@ -8,9 +8,13 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError, DataError, UserError
 from .workflow import warm
+
+if TYPE_CHECKING:
+    from .evaluation.run import EvaluationJob
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
@@ -79,22 +83,44 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from .evaluation.run import EvaluationJob, evaluate
+    from .evaluation.run import evaluate
+
+    graded = Path(arguments.graded) if arguments.graded else None
+    evaluate(_evaluation_job(arguments, Path(arguments.scores), graded))
+    return 0
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+    from .evaluation.run import answer
+
+    answer(_evaluation_job(arguments, Path(arguments.answers)))
+    return 0
+
+
+def _evaluation_job(arguments: argparse.Namespace, output: Path, graded: Path | None = None) -> EvaluationJob:
+    from .evaluation.run import EvaluationJob
     from .recipe import EvaluationRecipe
 
     execution = json.loads(arguments.execution)
-    evaluate(
-        EvaluationJob(
-            recipe=EvaluationRecipe.model_validate_json(arguments.recipe),
-            checkpoint=Path(arguments.checkpoint),
-            asset=Path(arguments.data).parent,
-            scores=Path(arguments.scores),
-            cache=Path(execution["cache"]).resolve(),
-            device=execution["device"],
-            threads=execution["threads"],
-            batch_size=execution["batch_size"],
-        )
+    return EvaluationJob(
+        recipe=EvaluationRecipe.model_validate_json(arguments.recipe),
+        checkpoint=Path(arguments.checkpoint),
+        asset=Path(arguments.data).parent,
+        output=output,
+        cache=Path(execution["cache"]).resolve(),
+        device=execution["device"],
+        threads=execution["threads"],
+        batch_size=execution["batch_size"],
+        graded=graded,
     )
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from .evaluation.grades import grade
+    from .settings import Judge, JudgeExecution
+
+    limits = JudgeExecution.model_validate_json(arguments.execution)
+    grade(Path(arguments.answers), Path(arguments.graded), Judge.model_validate_json(arguments.judge), limits)
     return 0
 
 
@@ -216,13 +242,25 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--done", required=True, help="written last; the run's folder lies beside it")
     command.set_defaults(run=_train)
 
-    command = commands.add_parser("evaluate", help="run one checkpoint on one benchmark")
-    command.add_argument("--recipe", required=True, help="an evaluation recipe as JSON")
-    command.add_argument("--execution", required=True, help="how to run it, as JSON")
-    command.add_argument("--checkpoint", required=True, help="done.json of the SFT")
-    command.add_argument("--data", required=True, help="manifest of the benchmark's data")
-    command.add_argument("--scores", required=True, help="written last; the samples lie beside it")
-    command.set_defaults(run=_evaluate)
+    evaluate = commands.add_parser("evaluate", help="run one checkpoint on one benchmark")
+    answer = commands.add_parser("answer", help="the same for a benchmark that a server grades, without grades and scores")
+    for command in (evaluate, answer):
+        command.add_argument("--recipe", required=True, help="an evaluation recipe as JSON")
+        command.add_argument("--execution", required=True, help="how to run it, as JSON")
+        command.add_argument("--checkpoint", required=True, help="done.json of the SFT")
+        command.add_argument("--data", required=True, help="manifest of the benchmark's data")
+    evaluate.add_argument("--graded", nargs="?", help="what `vdep grade` wrote: these answers are scored")
+    evaluate.add_argument("--scores", required=True, help="written last; the samples lie beside it")
+    evaluate.set_defaults(run=_evaluate)
+    answer.add_argument("--answers", required=True, help="written last; what has been answered lies beside it")
+    answer.set_defaults(run=_answer)
+
+    command = commands.add_parser("grade", help="have a judge's server grade what `vdep answer` wrote; needs no GPU")
+    command.add_argument("--judge", required=True, help="who grades, as JSON; OPENAI_BASE_URL and OPENAI_API_KEY say where")
+    command.add_argument("--execution", required=True, help="how it is asked, as JSON")
+    command.add_argument("--answers", required=True)
+    command.add_argument("--graded", required=True, help="written last; the grades so far lie beside it")
+    command.set_defaults(run=_grade)
 
     command = commands.add_parser("attention", help="how much a question's words attend to each image token")
     command.add_argument("--settings", required=True, help="question, template and so on, as JSON")

@@ -16,6 +16,7 @@ from .settings import (
     Benchmark,
     Dataset,
     EvaluationSettings,
+    Judge,
     ProjectorInit,
     Settings,
     Stage,
@@ -108,5 +109,13 @@ class EvaluationRecipe(Recipe):
     template: str
     image: str
     evaluation: EvaluationSettings
+    judge: Judge | None = None
+    """Who grades the answers, for a benchmark that needs it."""
     lmms_eval: str = "0.7.3"
     image_backend: Literal["pil"] = "pil"
+
+    @property
+    def of_answers(self) -> EvaluationRecipe:
+        """What determines the model's answers: the judge has no part in them."""
+        # not model_copy, which would copy the cached JSON too
+        return EvaluationRecipe.model_validate(self.model_dump() | {"judge": None})

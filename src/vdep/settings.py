@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
@@ -234,12 +234,23 @@ class Dataset(Settings):
 
 
 class Judge(Settings):
-    """Who grades free-form answers: an OpenAI-compatible server, or ``exact_match``, a local one started for the run."""
+    """Who grades free-form answers: an OpenAI-compatible server, or ``exact_match``, which compares words on this machine.
+
+    Where the server is and its key stand in the environment: ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.
+    """
 
     kind: Literal["openai", "exact_match"]
     model: str
-    url_variable: str = "VDEP_JUDGE_URL"
-    key_variable: str = "VDEP_JUDGE_KEY"
+    max_tokens: Annotated[int, Field(ge=1)] = 128
+    """What a grade may be long; a model that thinks before it answers needs more."""
+
+
+def _nobody(value: Any) -> Any:
+    # the command line knows no null: snakemake --config judge=none
+    return None if value in ("none", "null") else value
+
+
+ChosenJudge = Annotated[Judge | None, BeforeValidator(_nobody)]
 
 
 SUBMISSION = "submission"
@@ -250,7 +261,8 @@ class Benchmark(Settings):
     """One benchmark as lmms-eval runs it, on data of ours.
 
     ``task`` is a task file of lmms-eval, relative to its ``tasks`` folder. ``files`` gives the Parquet files of the asset per
-    split. ``scorer`` names how one sample is scored and the samples aggregated (``vdep.evaluation.scores``).
+    split. ``scorer`` names how one sample is scored and the samples aggregated (``vdep.evaluation.scores``); ``judged`` asks
+    the study's judge, and without one the benchmark is left out.
     """
 
     asset: Name
@@ -262,14 +274,18 @@ class Benchmark(Settings):
     (each by itself, with all its rotations in MMBench), or the field of the documents that names the picture."""
     samples: int | None = None
     max_new_tokens: int | None = None
-    judge: Judge | None = None
     blind: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Whether its answers are graded by the study's judge."""
+        return self.scorer == "judged"
 
     @model_validator(mode="after")
     def _scored_in_clusters(self) -> Benchmark:
         if self.scorer == SUBMISSION:
-            if self.cluster or self.judge or self.blind:
-                raise ValueError("a submission is not scored: it has no cluster, no judge and no blind pass")
+            if self.cluster or self.blind:
+                raise ValueError("a submission is not scored: it has no cluster and no blind pass")
         elif not self.cluster:
             raise ValueError(
                 "say in `cluster` what an interval resamples together: picture, question, or the field of the documents that "
@@ -386,11 +402,30 @@ class EvaluationExecution(Settings):
     memory: str = "64GB"
 
 
+class JudgeExecution(Settings):
+    """How a judge's server is asked. These limits end a judge that gives no grade, within fifty requests and two minutes."""
+
+    where: Literal["driver", "job"] = "driver"
+    """The machine that runs Snakemake, because compute nodes often have no internet; or a job like any other, without a GPU."""
+    parallel: Annotated[int, Field(ge=1, le=16)] = 8
+    """Requests at a time; one at a time as long as a request fails."""
+    attempts: Annotated[int, Field(ge=1, le=5)] = 4
+    """Requests for one answer, until it counts as one that cannot be graded. The third of these in a row ends the grading."""
+    timeout: Annotated[float, Field(gt=0)] = 45.0
+    """Seconds until a request counts as failed."""
+    patience: Annotated[float, Field(gt=0)] = 90.0
+    """Seconds without any grade until the grading ends, whatever the reason; one that asks to wait longer ends it at once."""
+    backoff: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds to wait after a failure; doubled with each one that follows."""
+    runtime: str = "2h"
+
+
 class Execution(Settings):
     device: Literal["cuda", "cpu"]
     pretrain: StageExecution
     finetune: StageExecution
     evaluate: EvaluationExecution
+    judge: JudgeExecution = JudgeExecution()
     prepare_workers: Annotated[int, Field(ge=1)] = 1
     warm: bool = False
     """Whether short jobs on this machine are forked from a process that has imported the libraries (``workflow.warm``)."""

@@ -20,6 +20,7 @@ from .settings import (
     Asset,
     AttentionFigure,
     Benchmark,
+    ChosenJudge,
     Column,
     Dataset,
     EvaluationSettings,
@@ -50,6 +51,8 @@ class Study(Settings):
     datasets: dict[Name, Dataset]
     variants: dict[Name, Variant]
     benchmarks: dict[Name, Benchmark]
+    judge: ChosenJudge = None
+    """Grades free-form answers. Without one the columns of judged benchmarks are left out, and the tables say so."""
     columns: dict[Name, Column]
     protocols: dict[Name, Protocol] = Field(default_factory=dict)
     """Published numbers that other protocols made, and how the tables mark them."""
@@ -236,6 +239,8 @@ class Study(Settings):
 
     def evaluation_recipe(self, model: str, variant: str, benchmark: str) -> EvaluationRecipe:
         entry = self.benchmarks[benchmark]
+        if entry.judged and self.judge is None:
+            raise ConfigError(f"{benchmark} is graded by a judge, and none is configured: give `judge` in the configuration")
         settings = self.stage(model, variant, "finetune")
         return EvaluationRecipe(
             benchmark=benchmark,
@@ -244,6 +249,7 @@ class Study(Settings):
             template=settings.template,
             image=settings.image,
             evaluation=self.evaluation,
+            judge=self.judge if entry.judged else None,
         )
 
     # -- what is needed for what
@@ -271,6 +277,14 @@ class Study(Settings):
             return [entry.benchmark]
         return [b for part in (*entry.mean_of, *entry.sum_of) for b in self.column_benchmarks(part)]
 
+    def left_out(self, column: str) -> bool:
+        """Whether a column needs a judge and there is none."""
+        return self.judge is None and any(self.benchmarks[name].judged for name in self.column_benchmarks(column))
+
+    def graded_by_a_server(self, benchmark: str) -> bool:
+        """Whether a benchmark is answered, graded and scored in three steps: a GPU does not wait for a server's grades."""
+        return self.benchmarks[benchmark].judged and self.judge is not None and self.judge.kind == "openai"
+
     def table_evaluations(self, table: str) -> list[tuple[str, str, str]]:
         """(model, variant, benchmark) of every score that a table needs, each once, in the order of the table."""
         entry = self.tables[table]
@@ -278,6 +292,7 @@ class Study(Settings):
             (*split_checkpoint(row), benchmark)
             for row in entry.rows
             for column in entry.columns
+            if not self.left_out(column)
             for benchmark in self.column_benchmarks(column)
         )
         return list(dict.fromkeys(found))

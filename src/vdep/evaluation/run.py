@@ -20,7 +20,6 @@ from ..files import read_json, sha256, write_json
 from ..recipe import EvaluationRecipe
 from ..settings import SUBMISSION, Benchmark
 from .clusters import check_documents, cluster_keys
-from .judge import judge_environment
 from .samples import describe, write_samples
 from .submission import take_submission
 from .tasks import LMMS_EVAL_VERSION, offline_environment, picture_files, task_config
@@ -32,65 +31,50 @@ MOST_EMPTY = 0.1
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What is evaluated, and where everything lies. ``scores`` is written last; the samples lie beside it."""
+    """What is evaluated, and where everything lies. ``output`` is written last."""
 
     recipe: EvaluationRecipe
     checkpoint: Path
     """done.json of the SFT."""
     asset: Path
     cache: Path
-    scores: Path
+    output: Path
+    """The scores, beside which the samples lie; or the answers, where these are all that is asked for."""
     device: str
     threads: int
     batch_size: int
+    graded: Path | None = None
+    """Recorded answers and their grades: with them nothing is answered here."""
 
 
 def evaluate(job: EvaluationJob) -> dict[str, Any]:
-    """Run the benchmark and write its scores, or the file for the server that will score it.
+    """Run the benchmark, or take its recorded and graded answers, and write its scores, or the file for a server that scores.
 
     Raises:
         EvaluationError: where anything says that the score cannot be trusted. Nothing is written then but the answers.
     """
-    offline_environment(job.cache)
     done = read_json(job.checkpoint)
-    weights = (job.checkpoint.parent / done["run"]).resolve()
-    benchmark = job.recipe.settings
-    with judge_environment(benchmark.judge) as judge, tempfile.TemporaryDirectory() as scratch:
-        import_libraries()
-        import torch
-
-        from ..model.llava import DTYPES
-        from .benchmark import BenchmarkTask
-        from .lmms_model import VdepModel
-
-        torch.set_num_threads(job.threads)
-        _quiet()
-        config, joined = task_config(benchmark, job.asset), picture_files(benchmark, job.asset)
-        task = BenchmarkTask(job.recipe.benchmark, config, job.recipe.evaluation.seed, joined)
-        if benchmark.cluster is not None:
-            check_documents(job.recipe.benchmark, benchmark.cluster, task.eval_docs)
-        answers = job.scores.parent / "answers" / f"{job.recipe.benchmark}-{job.recipe.key}-{done['digest'][:16]}"
-        answers.parent.mkdir(parents=True, exist_ok=True)
-        model = VdepModel(
-            weights,
-            job.recipe.template,
-            job.recipe.image,
-            device=job.device,
-            dtype=DTYPES[job.recipe.evaluation.precision],
-            batch_size=job.batch_size,
-            max_new_tokens=benchmark.max_new_tokens,
-            answers=answers,
-            # on a CPU the model needs the same cores
-            decoders=max(1, job.threads - 1) if job.device != "cpu" else 0,
+    judge = job.recipe.judge
+    if job.recipe.settings.judged and judge is None:
+        raise EvaluationError(f"{job.recipe.benchmark} needs a judge, and its recipe has none")
+    if judge is not None and judge.kind == "openai" and job.graded is None:
+        raise EvaluationError(
+            f"{job.recipe.benchmark} is graded by a server: first `vdep answer`, then `vdep grade`, whose file `--graded` names"
         )
-        if benchmark.scorer == SUBMISSION:
-            passes = {"seen": _submission(job, model, task, Path(scratch))}
+    one_pass = _submission if job.recipe.settings.scorer == SUBMISSION else _one_pass
+    with _lmms_eval(job) as scratch:
+        from .judged import ExactMatch, GradedAnswers, Recorded
+
+        grader: ExactMatch | GradedAnswers | None = None
+        if job.graded is not None:
+            grader = GradedAnswers(job.graded, job.recipe, done["digest"])
+            model: Any = Recorded(grader)
         else:
-            passes = {"seen": _one_pass(job, model, task, Path(scratch))}
-        if benchmark.blind:
-            model.blind = True
-            passes["blind"] = _one_pass(job, model, task, Path(scratch))
-    samples_path = job.scores.with_suffix(".samples.jsonl.gz")
+            grader = ExactMatch(judge) if judge is not None else None
+            model = _model(job, done)
+        task = _task(job, grader)
+        passes = {name: one_pass(job, model, task, scratch) for name in _passes(job, model)}
+    samples_path = job.output.with_suffix(".samples.jsonl.gz")
     write_samples(samples_path, {name: result["rows"] for name, result in passes.items()})
     scores = {
         "benchmark": job.recipe.benchmark,
@@ -102,13 +86,92 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
             "weights": done["digest"],
             "versions": done["versions"],
         },
-        "judge": judge,
+        "judge": grader.name if grader else None,
+        "grading": grader.provenance() if grader else None,
         "lmms_eval": LMMS_EVAL_VERSION,
         **{name: result["summary"] for name, result in passes.items()},
         "samples": {"file": samples_path.name, "sha256": sha256(samples_path)},
     }
-    write_json(job.scores, scores)
+    write_json(job.output, scores)
     return scores
+
+
+def answer(job: EvaluationJob) -> None:
+    """Have the model answer a benchmark that a server grades, and write down its answers with the prompts for the judge.
+
+    Raises:
+        EvaluationError: where answers are missing or empty. Nothing is written then but the answers so far.
+    """
+    done = read_json(job.checkpoint)
+    passes: dict[str, dict[str, Any]] = {}
+    with _lmms_eval(job) as scratch:
+        from .judged import Prompts, recorded_pass, write_answers
+
+        prompts = Prompts()
+        task = _task(job, prompts)
+        model = _model(job, done)
+        for name in _passes(job, model):
+            prompts.asked.clear()
+            samples, _ = _answered(job, model, task, scratch)
+            passes[name] = recorded_pass(model, [_answer(sample) for sample in samples], prompts.asked)
+        write_answers(job.output, job.recipe, done["digest"], passes)
+
+
+@contextmanager
+def _lmms_eval(job: EvaluationJob) -> Iterator[Path]:
+    """lmms-eval, imported and kept from the network; yields a folder for what it writes."""
+    offline_environment(job.cache)
+    import_libraries()
+    import torch
+
+    torch.set_num_threads(job.threads)
+    _quiet()
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+
+
+def _passes(job: EvaluationJob, model: Any) -> Iterator[str]:
+    """Names each pass that is due, and has the model see, or not."""
+    yield "seen"
+    if job.recipe.settings.blind:
+        model.blind = True
+        yield "blind"
+
+
+def _task(job: EvaluationJob, grader: Any) -> Any:
+    from .benchmark import BenchmarkTask
+    from .judged import graded_by
+
+    benchmark = job.recipe.settings
+    config = task_config(benchmark, job.asset)
+    if grader is not None:
+        config["process_results"] = graded_by(config["process_results"], grader)
+    task = BenchmarkTask(job.recipe.benchmark, config, job.recipe.evaluation.seed, picture_files(benchmark, job.asset))
+    if benchmark.cluster is not None:
+        check_documents(job.recipe.benchmark, benchmark.cluster, task.eval_docs)
+    return task
+
+
+def _model(job: EvaluationJob, done: dict[str, Any]) -> Any:
+    from ..model.llava import DTYPES
+    from .lmms_model import VdepModel
+
+    benchmark = job.recipe.settings
+    recipe = job.recipe.of_answers
+    answers = job.output.parent / "answers" / f"{recipe.benchmark}-{recipe.key}-{done['digest'][:16]}"
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    return VdepModel(
+        (job.checkpoint.parent / done["run"]).resolve(),
+        job.recipe.template,
+        job.recipe.image,
+        device=job.device,
+        dtype=DTYPES[job.recipe.evaluation.precision],
+        batch_size=job.batch_size,
+        max_new_tokens=benchmark.max_new_tokens,
+        answers=answers,
+        # on a CPU the model needs the same cores
+        decoders=max(1, job.threads - 1) if job.device != "cpu" else 0,
+    )
 
 
 def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
@@ -166,7 +229,7 @@ def _answered(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> tuple
 def _submission(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
     samples, _ = _answered(job, model, task, scratch)
     summary: dict[str, Any] = {"n": len(samples), "empty": sum(not _answer(s).strip() for s in samples)}
-    summary["submission"] = take_submission(job.recipe.benchmark, samples, scratch / "submissions", job.scores.parent)
+    summary["submission"] = take_submission(job.recipe.benchmark, samples, scratch / "submissions", job.output.parent)
     return {"summary": summary, "rows": [{"document": s["doc_id"], "answer": _answer(s)} for s in samples]}
 
 
@@ -187,13 +250,6 @@ def validate(recipe: EvaluationRecipe, samples: list[dict[str, Any]]) -> None:
         raise EvaluationError(
             f"{recipe.benchmark}: {empty} of {len(samples)} answers are empty. The checkpoint does not answer: look at its "
             "training log, and at the prompt template of its model."
-        )
-    judged = [s["gpt_eval_score"] for s in samples if recipe.settings.judge and "gpt_eval_score" in s]
-    silent = sum(not value.get("eval_model") for value in judged)
-    if silent:
-        raise EvaluationError(
-            f"{recipe.benchmark}: the judge did not grade {silent} of {len(judged)} answers. Start the evaluation again; the "
-            "model's answers are kept."
         )
 
 
@@ -240,7 +296,7 @@ def import_libraries() -> None:
     # fills lmms-eval's registry of metrics, which tasks look their metrics up in
     for name in ("lmms_eval.api.task", "lmms_eval.api.metrics", "lmms_eval.evaluator"):
         importlib.import_module(name)
-    for name in ("lmms_model", "benchmark", "scores", "chance"):
+    for name in ("lmms_model", "benchmark", "judged", "scores", "chance"):
         importlib.import_module(f"{__package__}.{name}")
 
 

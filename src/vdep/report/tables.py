@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -189,8 +189,9 @@ def build_table(
     own_tables: Sequence[str],
     protocols: Mapping[str, Protocol] | None = None,
     calibration: Calibration | None = None,
+    left_out: Collection[str] = (),
 ) -> BuiltTable:
-    """Everything of a table as text, rounded once, here."""
+    """Everything of a table as text, rounded once, here. ``left_out``: columns that need a judge, where none is configured."""
     references = calibration.references if calibration else ()
     built, notes = [], []
     used: dict[str, Protocol] = {}
@@ -198,6 +199,12 @@ def build_table(
     for model, variant in rows:
         cells: dict[str, dict[str, str]] = {}
         for name in columns:
+            if name in left_out:
+                printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
+                own = next((p for p in printed if p.table in own_tables), None)
+                cells[name] = {"published": own.printed} if own else {}
+                used |= _mark(cells[name], {"published": own}, protocols or {})
+                continue
             cell = results.cell(model, variant, name, definitions)
             label = definitions[name].label
             if cell.clusters is not None and label not in clusters.setdefault(cell.clusters, []):
@@ -222,24 +229,31 @@ def build_table(
             others = {r: p for r in references for p in printed if p.table == r}
             for r, other in others.items():
                 entry |= _beside(cell, other, r, f"{r}_difference")
-            marks = {quantity: _covering(protocols or {}, p) for quantity, p in (("published", own), *others.items()) if p}
+            used |= _mark(entry, {"published": own, **others}, protocols or {})
             if calibration is not None:
-                comparable = (p for r, p in others.items() if all(m.comparable for m in marks[r].values()))
-                entry |= _verdict(cell, next(comparable, None), calibration)
-            for quantity, covering in marks.items():
-                entry[f"{quantity}_protocols"] = " ".join(covering)
-                used |= covering
-            entry["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
+                judging = (p for p in others.values() if all(m.comparable for m in _covering(protocols or {}, p).values()))
+                entry |= _verdict(cell, next(judging, None), calibration)
             cells[name] = entry
         built.append((model, variant, cells))
     labels = {name: definitions[name].label for name in columns}
     judges = sorted({str(j) for j in (s.get("judge") for s in results._read.values()) if j})
     notes += [f"Free-form answers graded by {judge}." for judge in judges]
+    notes += [f"{labels[name]}: left out, because no judge is configured." for name in columns if name in left_out]
     return BuiltTable(title, tuple(columns), labels, built, notes, tuple(references), used, clusters)
 
 
 def _beside(cell: Cell, other: Published, quantity: str, difference: str) -> dict[str, str]:
     return {quantity: other.printed, difference: f"{Decimal(number(cell.value)) - other.value:+.2f}"}
+
+
+def _mark(
+    entry: dict[str, str], numbers: Mapping[str, Published | None], protocols: Mapping[str, Protocol]
+) -> dict[str, Protocol]:
+    """Note in a cell which protocols its published numbers come from, by quantity; returns those."""
+    marks = {quantity: _covering(protocols, p) for quantity, p in numbers.items() if p is not None}
+    entry |= {f"{quantity}_protocols": " ".join(covering) for quantity, covering in marks.items()}
+    entry["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
+    return {key: m for covering in marks.values() for key, m in covering.items()}
 
 
 def _covering(protocols: Mapping[str, Protocol], cell: Published) -> dict[str, Protocol]:
@@ -301,9 +315,10 @@ def _legend(table: BuiltTable) -> Iterator[str]:
 def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
     def beside(quantity: str, difference: str) -> str:
         marks = table.marks(cell, quantity)
-        return f"*{quantity}* {cell[quantity]}{f'<sup>{marks}</sup>' if marks else ''} ({cell[difference]})"
+        shown = f" ({cell[difference]})" if cell.get(difference) else ""
+        return f"*{quantity}* {cell[quantity]}{f'<sup>{marks}</sup>' if marks else ''}{shown}"
 
-    parts = [f"**{cell['reproduced']}**"]
+    parts = [f"**{cell['reproduced']}**" if cell.get("reproduced") else "-"]
     if cell.get("low"):
         parts.append(f"[{cell['low']}, {cell['high']}]")
     if cell.get("published"):
@@ -335,6 +350,7 @@ def provenance(table: BuiltTable, results: Results, definitions: Mapping[str, Co
         }
         for model, variant, row in table.rows
         for name in table.columns
+        if row[name].get("reproduced")
     ]
     used = sorted({source for cell in cells for source in cell["results"]})
     by_path = {str(path): key for key, path in results.files.items()}

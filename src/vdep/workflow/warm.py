@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ADDRESS = "VDEP_WARM"
-COMMANDS = ("fetch", "prepare", "evaluate", "attention")
+COMMANDS = ("fetch", "prepare", "evaluate", "answer", "attention")
 """Trainings are launched cold: torchrun starts processes of its own."""
 _FAMILIES = ("clip", "siglip", "llama", "phi", "llava")
 _READY = b"r"

@@ -1,0 +1,201 @@
+"""A benchmark that a judge grades, in lmms-eval: answered without a grade, and scored from recorded answers and grades.
+
+lmms-eval's own prompt, reading of a grade and aggregation are used. What is replaced is whom its ``get_chat_response`` asks,
+which by itself asks without end, or takes 0 for a grade that it did not get.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+
+from ..errors import EvaluationError
+from ..files import read_json, write_json
+from ..recipe import EvaluationRecipe
+from ..settings import Judge
+from .judge import exact_match_grade, mmvet_instructions
+from .tasks import LMMS_EVAL_VERSION
+
+if TYPE_CHECKING:
+    from .lmms_model import VdepModel
+
+Grader = Callable[[str], tuple[float, str]]
+"""From a grading prompt to a grade in [0, 1] and the model that gave it."""
+
+
+def graded_by(own: Callable[..., dict[str, Any]], grader: Grader) -> Callable[..., dict[str, Any]]:
+    """lmms-eval's ``process_results`` with another judge.
+
+    Raises:
+        EvaluationError: where the task asks its judge in another way than MM-Vet does.
+    """
+    if "get_chat_response" not in own.__globals__:
+        raise EvaluationError(f"{own.__module__} does not ask its judge as MM-Vet does: only MM-Vet's kind is known here")
+
+    def respond(prompt: str, **_: Any) -> tuple[str, str]:
+        grade, model = grader(prompt)
+        return repr(grade), model
+
+    own.__globals__["get_chat_response"] = respond
+    return own
+
+
+class ExactMatch:
+    """Compares words, on this machine."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def __call__(self, prompt: str) -> tuple[float, str]:
+        return float(exact_match_grade(prompt)), self.judge.model
+
+    @property
+    def name(self) -> str:
+        return f"{self.judge.model} (local)"
+
+    def provenance(self) -> dict[str, Any]:
+        return {**self.judge.model_dump(mode="json"), "lmms_eval": LMMS_EVAL_VERSION}
+
+
+class Prompts:
+    """No judge at all: collects what one would be asked, in the order of the questions."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, prompt: str) -> tuple[float, str]:
+        self.asked.append(prompt)
+        return 0.0, "nobody"
+
+
+def recorded_pass(model: VdepModel, answers: list[str], prompts: list[str]) -> dict[str, Any]:
+    """A pass as the document keeps it: what was answered, what the judge is to be asked, and what the model says of the pass.
+
+    Args:
+        answers, prompts: in the order of the documents. Of a prompt only what follows the judge's instructions is kept.
+    """
+    instructions = mmvet_instructions()
+    assert all(prompt.startswith(instructions) for prompt in prompts)
+    rows = [
+        {"answer": answer, "rest": prompt[len(instructions) :], "pictures": model.pictures.get(document, "")}
+        for document, (answer, prompt) in enumerate(zip(answers, prompts, strict=True))
+    ]
+    return {"rows": rows, "summary": model.summary()}
+
+
+def write_answers(path: Path, recipe: EvaluationRecipe, weights: str, passes: dict[str, dict[str, Any]]) -> None:
+    """A small document with every answer of a checkpoint; ``passes`` has ``seen``, and ``blind`` where there is one."""
+    write_json(
+        path,
+        {
+            "benchmark": recipe.benchmark,
+            "recipe": recipe.of_answers.digest,
+            "weights": weights,
+            "lmms_eval": LMMS_EVAL_VERSION,
+            "instructions": mmvet_instructions(),
+            "passes": passes,
+        },
+    )
+
+
+class GradedAnswers:
+    """Recorded answers with their grades, which are scored as if they were given now.
+
+    Raises:
+        EvaluationError: where they are another checkpoint's, or were made or graded otherwise than the recipe says.
+    """
+
+    def __init__(self, path: Path, recipe: EvaluationRecipe, weights: str) -> None:
+        self.document = read_json(path)
+        assert recipe.judge is not None
+        wanted = {"recipe": recipe.of_answers.digest, "weights": weights, "judge": recipe.judge.model_dump(mode="json")}
+        for key, value in wanted.items():
+            if self.document[key] != value:
+                raise EvaluationError(f"{path} holds answers of another {key}: remove it, and start again")
+        self.judge = recipe.judge
+        rows = [row for recorded in self.document["passes"].values() for row in recorded["rows"]]
+        if not all(row["rest"].endswith(f" | {row['answer'].strip()} |") for row in rows):
+            raise self._changed()
+        self._grades = {self.document["instructions"] + row["rest"]: row["grade"] for row in rows}
+
+    def _changed(self) -> EvaluationError:
+        return EvaluationError(
+            f"{self.document['benchmark']}: an answer or its question is not the one that was graded. The data or lmms-eval "
+            "has changed since: remove the recorded answers, and start again."
+        )
+
+    def __call__(self, prompt: str) -> tuple[float, str]:
+        if prompt not in self._grades:
+            raise self._changed()
+        return self._grades[prompt], self.judge.model
+
+    @property
+    def name(self) -> str:
+        reported = [model for model in self.document["reported_model"] if model != self.judge.model]
+        return self.judge.model + (f" (its server says {', '.join(reported)})" if reported else "")
+
+    def provenance(self) -> dict[str, Any]:
+        """Which judge, under which name its server knows it, when, and with which prompt."""
+        instructions = self.document["instructions"]
+        return {
+            **self.document["judge"],
+            "reported_model": self.document["reported_model"],
+            "graded": self.document["graded"],
+            "lmms_eval": self.document["lmms_eval"],
+            "instructions_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
+        }
+
+
+class Recorded(lmms):
+    """Answers that were given before, in the place of ``VdepModel``. No weights, no tokenizer, no picture is opened."""
+
+    is_simple = True
+
+    def __init__(self, graded: GradedAnswers) -> None:
+        super().__init__()
+        self.graded = graded
+        self.blind = False
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def rank(self) -> int:
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        return self._world_size
+
+    @property
+    def _pass(self) -> dict[str, Any]:
+        return dict(self.graded.document["passes"]["blind" if self.blind else "seen"])
+
+    @property
+    def pictures(self) -> dict[int, str]:
+        return {document: row["pictures"] for document, row in enumerate(self._pass["rows"])}
+
+    def summary(self) -> dict[str, Any]:
+        return dict(self._pass["summary"])
+
+    def clean(self) -> None:
+        """Nothing is to be freed."""
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise EvaluationError("no benchmark here asks for likelihoods")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise EvaluationError("no benchmark here asks in several rounds")
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        answers = [row["answer"] for row in self._pass["rows"]]
+        if len(answers) != len(requests):
+            raise EvaluationError(f"{len(answers)} answers were recorded, and there are {len(requests)} questions")
+        return [answers[request.args[3]] for request in requests]
