@@ -132,14 +132,14 @@ def test_what_is_left_out_for_want_of_a_judge_is_a_dash_and_a_note(tmp_path: Pat
     results = Results(files)
     rows = [split_checkpoint(row) for row in spec.rows]
     table = build_table(
-        spec.title, rows, spec.columns, study.columns, results, PUBLISHED, spec.published, left_out=["mmvet"]
+        spec.title, rows, spec.columns, study.columns, results, PUBLISHED, spec.published, study.protocols, left_out=["mmvet"]
     )  # fmt: skip
     lines = as_markdown(table).splitlines()
     assert "MM-Vet: left out, because no judge is configured." in lines
     place = spec.columns.index("mmvet") + 3
     cells = [line.split("|")[place].strip() for line in lines if line.startswith(("| llava", "| tinyllava"))]
     assert len(cells) == 4
-    assert all(re.fullmatch(r"-<br>\*published\* \d+\.\d+", cell) for cell in cells), cells
+    assert all(re.fullmatch(r"-<br>\*published\* \d+\.\d+<sup>a</sup>", cell) for cell in cells), cells
     read = list(csv.DictReader(io.StringIO(as_csv(table))))
     assert {row["mmvet"] for row in read if row["quantity"] in ("reproduced", "low", "high", "difference")} == {""}
     assert all(row["mmvet"] for row in read if row["quantity"] == "published")
