@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -17,11 +18,12 @@ SERVED_MODEL = "judge-2026-01-01"
 
 @dataclass(frozen=True)
 class Reply:
-    """``body`` None: the connection stays open and nothing comes."""
+    """``body`` None: the connection stays open and nothing comes; ``endless``: a byte comes now and then."""
 
     body: bytes | None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    endless: bool = False
 
 
 def says(text: str | None) -> Reply:
@@ -36,6 +38,7 @@ def fails(status: int, message: str = "no", code: str = "", **headers: str) -> R
 
 
 NOTHING = Reply(None)
+ENDLESS = Reply(b"", headers=(("Content-Length", "1000000"),), endless=True)
 
 
 def grades(prompt: str) -> Reply:
@@ -98,7 +101,10 @@ class JudgeServer:
             self._closing.wait(60)
             return
         handler.send_response(reply.status)
-        for name, value in (("Content-Length", str(len(reply.body))), *reply.headers):
+        for name, value in ({"Content-Length": str(len(reply.body))} | dict(reply.headers)).items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(reply.body)
+        while reply.endless and not self._closing.wait(0.05):
+            with contextlib.suppress(OSError):
+                handler.wfile.write(b" ")

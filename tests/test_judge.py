@@ -16,7 +16,7 @@ import pytest
 import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge_server import NOTHING, SERVED_MODEL, JudgeServer, Reply, fails, grades, says
+from judge_server import ENDLESS, NOTHING, SERVED_MODEL, JudgeServer, Reply, fails, grades, says
 
 from vdep.errors import EvaluationError
 from vdep.evaluation.grades import GradeLog, check, grade
@@ -38,6 +38,7 @@ HOSTILE = {
     "429, come back tomorrow": lambda prompt, number: fails(429, "Rate limit reached", Retry_After="86400"),
     "an empty answer": lambda prompt, number: says(""),
     "no answer": lambda prompt, number: NOTHING,
+    "a byte at a time": lambda prompt, number: ENDLESS,
 }
 
 
@@ -310,9 +311,10 @@ def test_a_judge_that_rambles_now_and_then_is_asked_again_at_a_higher_temperatur
         (fails(401, f"Incorrect API key provided: {SECRET[:8]}"), "HTTP 401: it refuses the key in OPENAI_API_KEY"),
         (fails(404, "no such model"), "HTTP 404: no such model - is the model's name right"),
         (fails(429, "You exceeded your quota", "insufficient_quota"), "the account's quota is used up"),
+        (fails(429, "come back tomorrow", Retry_After="86400"), "no grade within .* come back tomorrow"),
         (Reply(b"", 301, (("Location", "https://elsewhere"),)), "HTTP 301"),
     ],
-    ids=["the key", "the model", "the quota", "a redirection"],
+    ids=["the key", "the model", "the quota", "a day", "a redirection"],
 )
 def test_what_no_repetition_helps_is_asked_once(reply: Reply, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with JudgeServer(lambda prompt, number: reply) as judge:
