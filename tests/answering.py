@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -111,6 +110,7 @@ def taught(assets: Path, folder: Path, question: str, answer: str) -> Path:
 
 def job(done: Path, asset: Path, name: str, folder: Path, family: str = "llama", **changes: Any) -> EvaluationJob:
     """An evaluation of ``done`` on the data in ``asset``; its scores and answers come into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
     batch_size, threads = changes.pop("batch_size", 8), changes.pop("threads", 1)
     settings = benchmark(name, **{"max_new_tokens": 6, **changes})
     recipe = EvaluationRecipe(
@@ -214,11 +214,31 @@ def oddly(rows: Rows) -> Rows:
     return rows
 
 
+def large_jpegs(count: int) -> list[bytes]:
+    """Different pictures of 1224 x 1632, as a phone takes them."""
+    from vdep.demo.scenes import render, sample_scenes
+
+    scenes = [render(scene) for scene in sample_scenes(count, "test", 9)]
+    return [encoded(image.resize((1224, 1632), Image.Resampling.BICUBIC), "JPEG") for image in scenes]
+
+
+def stand_in(folder: Path, name: str, count: int) -> Path:
+    """A test set of ``count`` large pictures, each another file: six pictures, three questions, so 18 that really differ."""
+    jpegs = large_jpegs(6)
+
+    def change(rows: Rows) -> Rows:
+        made = []
+        for number in range(count):
+            picture = {"bytes": with_comment(jpegs[number % 6], f"picture {number}"), "path": None}
+            row = rows[number // 6 % 3]
+            image = [picture] if isinstance(row["image"], list) else picture
+            made.append({**row, "question_id": str(number), "image": image})
+        return made
+
+    return make(folder, name, 3, change)
+
+
 def read_rows(scores: Path) -> Rows:
     from vdep.evaluation.samples import read_samples
 
     return read_samples(scores.with_suffix(".samples.jsonl.gz"))
-
-
-def dump(value: Any) -> None:
-    print("RESULT " + json.dumps(value))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -445,3 +448,23 @@ def test_a_letter_that_is_drawn_depends_on_the_question_alone(name: str, tmp_pat
     assert drawn(order, 1) == drawn(order[::-1], 1)
     assert drawn(order, 1) == drawn([*order[8:], *order[:8]], 1)
     assert drawn(order, 1) != drawn(order, 2), "the control: something is drawn"
+
+
+# ------------------------------------------------------------------------------------------------------ at full size
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["seedbench_img", "vizwiz"])
+def test_memory_does_not_grow_with_the_number_of_pictures(name: str, done: Path, tmp_path: Path) -> None:
+    """Pictures of two megapixels: decoded, the 400 more would take 2.4 GB more."""
+    command = [sys.executable, str(Path(__file__).with_name("stand_in.py")), str(done), name, str(tmp_path)]
+    ended = subprocess.run(command, env=world.environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    peaks = json.loads(ended.stdout.rsplit("PEAKS", 1)[1])
+    assert peaks["600"] < 1.1 * peaks["200"]
+    one_at_a_time = [row["answer"] for row in answering.read_rows(tmp_path / "alone" / f"{name}.json")]
+    assert len(set(one_at_a_time)) > 3
+    for count in (200, 600):
+        rows = answering.read_rows(tmp_path / f"out-{count}" / f"{name}.json")
+        assert [row["answer"] for row in rows] == [one_at_a_time[number % 18] for number in range(count)]
+        assert len({row["pictures"] for row in rows}) == count

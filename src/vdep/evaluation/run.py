@@ -124,7 +124,7 @@ def _lmms_eval(job: EvaluationJob) -> Iterator[Path]:
     import_libraries()
     import torch
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(max(1, job.threads - decoding_threads(job.device, job.threads)))
     _quiet()
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(scratch)
@@ -169,9 +169,13 @@ def _model(job: EvaluationJob, done: dict[str, Any]) -> Any:
         batch_size=job.batch_size,
         max_new_tokens=benchmark.max_new_tokens,
         answers=answers,
-        # on a CPU the model needs the same cores
-        decoders=max(1, job.threads - 1) if job.device != "cpu" else 0,
+        decoders=decoding_threads(job.device, job.threads),
     )
+
+
+def decoding_threads(device: str, threads: int) -> int:
+    """How many of a job's threads decode pictures: all but one beside a GPU, half of them where the model needs them too."""
+    return threads // 2 if device == "cpu" else max(1, threads - 1)
 
 
 def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
