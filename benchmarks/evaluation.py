@@ -36,6 +36,7 @@ def main() -> None:
         from lmms_eval.api.task import ConfigurableTask
         from lmms_eval.models.simple.llava_hf import LlavaHf
 
+        from vdep.evaluation.benchmark import BenchmarkTask
         from vdep.evaluation.lmms_model import VdepModel
 
         tower = VisionTower(weights="clip", image_tokens=36)
@@ -52,7 +53,8 @@ def main() -> None:
         )
         seconds, answers = {}, {}
         for name, lmms in (("ours, warming up", ours), ("stock", stock), ("ours", ours)):
-            task = ConfigurableTask(config=task_config(BENCHMARK, folder / "data"))
+            config = task_config(BENCHMARK, folder / "data")
+            task = ConfigurableTask(config=config) if lmms is stock else BenchmarkTask("pope", config, seed=0)
             task.config.generation_kwargs["max_new_tokens"] = 6
             started = time.perf_counter()
             results: Any = lmms_eval.evaluator.simple_evaluate(
