@@ -1,4 +1,4 @@
-"""No answer differs from those of lmms-eval's own ``llava_hf``, unchanged: odd and large pictures, long answers, two pictures."""
+"""No answer differs from those of lmms-eval's own ``llava_hf``, unchanged: odd and large pictures, long answers."""
 
 from __future__ import annotations
 

@@ -262,9 +262,8 @@ def _record(benchmark: Benchmark, sample: dict[str, Any], pictures: dict[int, st
     from .scores import SCORERS
 
     target, metric = sample["target"], SCORERS[benchmark.scorer].metric
-    if metric not in sample:
-        # MME: the name of the metric tells perception from cognition
-        metric = next(name for name in sample if name.endswith("_score"))
+    if metric == "mme_perception_score" and metric not in sample:
+        metric = "mme_cognition_score"
     return {
         **describe(benchmark.task, sample["doc"]),
         "prompt": sample["arguments"][0],
