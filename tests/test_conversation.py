@@ -59,7 +59,8 @@ def sentencepiece_like() -> PreTrainedTokenizerFast:
 
 BYTES, BYTES_BOS = byte_tokenizer(False), byte_tokenizer(True)
 
-words = st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=30).filter(lambda t: t.strip())
+# Hypothesis tries the strings that it finds in the code, placeholders among them
+words = st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=30).filter(lambda t: t.strip() and "<image>" not in t)
 turns = st.lists(st.tuples(words, words), min_size=1, max_size=4)
 
 
