@@ -56,7 +56,7 @@ CASES = {
     ),
     "stage 1, clipped and decayed": Case("pretrain", "ddp", {"alpha": 0.5}, HARD),
     "SFT, DDP": Case("finetune", "ddp", None, HARD, {"micro_batch": 4}),
-    "SFT, ZeRO-2": Case("finetune", "zero2", None, HARD, {"micro_batch": 4, "packing": True}),
+    "SFT, ZeRO-2": Case("finetune", "zero2", None, HARD, {"packing": True, "micro_batch_tokens": 150}),
     "SFT, ZeRO-3": Case("finetune", "zero3", None, HARD, {"micro_batch": 4, "activation_checkpointing": True}),
 }
 

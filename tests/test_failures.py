@@ -20,6 +20,7 @@ from vdep.errors import TrainingError
 from vdep.train import extension, heartbeat
 from vdep.train.health import FIRST, Health, MicroBatchTooLargeError, is_out_of_memory, memory_for, note_smaller_micro_batch
 from vdep.train.heartbeat import Heartbeat, Watchdog
+from vdep.train.job import Job
 from vdep.train.launch import parse_time_left
 
 
@@ -87,14 +88,28 @@ def test_out_of_memory_on_one_rank_goes_on_with_smaller_micro_batches(runs: Runs
         assert a["text_loss"] == pytest.approx(b["text_loss"], rel=1e-4)
 
 
-def test_two_ranks_that_run_out_of_memory_halve_it_once(runs: Runs, tmp_path: Path) -> None:
-    class Noted:
-        execution = runs.study.execution.pretrain.model_copy(update={"micro_batch": 32})
-        smaller_micro_batch = tmp_path / "micro_batch.json"
+def job_of(runs: Runs, folder: Path, **execution: Any) -> Job:
+    recipe = runs.study.recipe("tiny", "run", "pretrain")
+    return Job(
+        recipe=recipe, execution=runs.study.execution.pretrain.model_copy(update=execution), device="cpu",
+        tower=runs.assets, language_model=runs.assets, data=runs.prepared, initial=None, deepspeed=world.engines(),
+        run=folder, inputs={},
+    )  # fmt: skip
 
+
+def test_two_ranks_that_run_out_of_memory_halve_it_once(runs: Runs, tmp_path: Path) -> None:
+    job = job_of(runs, tmp_path, micro_batch=32)
     for _ in range(2):
-        assert note_smaller_micro_batch(Noted(), 32) == 16  # type: ignore[arg-type]
-    assert json.loads(Noted.smaller_micro_batch.read_text()) == {"configured": 32, "micro_batch": 16}
+        assert note_smaller_micro_batch(job, 32, 1) == 16
+    assert job.micro_batch == 16
+    assert job_of(runs, tmp_path, micro_batch=64).micro_batch == 64, "what was found of another setting does not count"
+
+
+def test_packed_micro_batches_are_halved_until_they_hold_the_longest_sample(runs: Runs, tmp_path: Path) -> None:
+    job = job_of(runs, tmp_path, packing=True, micro_batch_tokens=5000)
+    assert [note_smaller_micro_batch(job, job.micro_batch, 2000) for _ in range(2)] == [2500, 2000]
+    with pytest.raises(TrainingError, match="with one sample at a time"):
+        note_smaller_micro_batch(job, job.micro_batch, 2000)
 
 
 @pytest.mark.slow

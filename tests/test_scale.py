@@ -57,8 +57,8 @@ def test_one_rank_then_two_then_four_then_one_with_accumulation_and_packing(
     runs = Runs(study, "pretrain", assets, captions, tmp_path)
     finish(runs.command("undisturbed"))
     for ranks, at in ((1, 10), (2, 26), (4, 44)):
-        kill_once_written(runs, "elastic", at, processes=ranks, micro_batch=2, packing=True)
-    finish(runs.command("elastic", micro_batch=2, packing=True))
+        kill_once_written(runs, "elastic", at, processes=ranks, packing=True, micro_batch_tokens=60)
+    finish(runs.command("elastic", packing=True, micro_batch_tokens=60))
     assert_same_training(runs.folder("undisturbed"), runs.folder("elastic"), loss=1e-4, norm=1e-3)
 
 
@@ -74,7 +74,7 @@ def test_engines_train_the_same_model(assets: Path, conversations: Path, tmp_pat
         "zero2": {"engine": "zero2"},
         "zero3": {"engine": "zero3"},
         "zero3-two-ranks": {"engine": "zero3", "processes": 2, "micro_batch": 4},
-        "packed": {"engine": "ddp", "packing": True, "micro_batch": 8},
+        "packed": {"engine": "ddp", "packing": True, "micro_batch_tokens": 300},
         "recomputed": {"engine": "ddp", "activation_checkpointing": True},
         "recomputed-zero3": {"engine": "zero3", "activation_checkpointing": True, "processes": 2, "micro_batch": 4},
     }
@@ -97,7 +97,7 @@ def test_a_run_goes_on_under_another_engine(assets: Path, conversations: Path, t
     ways: tuple[dict[str, Any], ...] = (
         {"engine": "ddp"},
         {"engine": "zero3", "processes": 2, "micro_batch": 4},
-        {"engine": "zero2", "packing": True, "micro_batch": 8},
+        {"engine": "zero2", "packing": True, "micro_batch_tokens": 300},
     )
     for number, execution in enumerate(ways, 1):
         kill_once_written(runs, "changing", 4 * number, **execution)

@@ -253,7 +253,7 @@ def test_what_runs_again(finished: Path) -> None:
     assert not again(finished), "reordering keys runs nothing again"
     variants.write_text(before)
 
-    edit(config, "micro_batch: 16", "micro_batch: 8")
+    edit(config, "micro_batch_tokens: 6144", "micro_batch_tokens: 3072")
     edit(config, "save_every: 200", "save_every: 77")
     assert not again(finished), "how a stage is run is no reason to run it again"
 

@@ -366,12 +366,16 @@ class AttentionFigure(Settings):
     question: str = "Describe this photo in detail."
 
 
+Kernels = Literal["none", "compile", "liger"]
+
+
 class StageExecution(Settings):
     """How a stage is run, which does not change what it computes. Not part of a recipe."""
 
     gpus: Annotated[int, Field(ge=0)]
     processes: Annotated[int, Field(ge=1)]
-    micro_batch: Annotated[int, Field(ge=1)]
+    micro_batch: Annotated[int, Field(ge=1)] = 16
+    """Samples per rank and pass, where they are not packed."""
     engine: str = "ddp"
     threads: Annotated[int, Field(ge=1)] = 1
     workers: Annotated[int, Field(ge=0)] = 0
@@ -382,6 +386,10 @@ class StageExecution(Settings):
     activation_checkpointing: bool = False
     packing: bool = False
     """Whether the samples of a micro-batch follow each other in one row, without padding, instead of one row each."""
+    micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
+    """Tokens per rank and pass at most, where samples are packed; or as many as the longest sample has."""
+    kernels: Kernels = "none"
+    """Fused kernels for the language model's layers: torch.compile, or Liger's (``vdep.model.kernels``)."""
     stall_limit: Annotated[float, Field(ge=0)] = 1800.0
     """Seconds that a rank may take over a step (eight times that over a checkpoint) until the launcher ends all; 0: never."""
     grace: Annotated[float, Field(gt=0)] = 600.0

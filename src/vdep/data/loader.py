@@ -34,6 +34,7 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
     """(step, whether it is the last of its step, batch) by step and number; the batch is empty where a rank has no sample.
 
     Args:
+        micro_batch: samples, or with ``packed`` tokens (``plan.assign``).
         vdep: how samples in VDEP mode are trained; None for the baseline and for SFT.
         group_size: samples of a normalisation group (``data.weights``); None: the whole global batch is one.
     """
@@ -59,23 +60,29 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
         self.packed = packed
         self.vdep = vdep or VdepSettings()
         self.group_size = group_size
+        self._assigned: tuple[int, list[GlobalBatch]] | None = None
 
     def rounds(self, step: int) -> int:
         """How many micro-batches each rank has at a step."""
-        return -(-len(self.plan.batch(step)) // (self.ranks * self.micro_batch))
+        return len(self._shares(step))
 
-    def order(self, first_step: int) -> list[tuple[int, int]]:
-        return [(step, i) for step in range(first_step, self.plan.steps) for i in range(self.rounds(step))]
+    def order(self, first_step: int) -> Iterator[tuple[int, int]]:
+        return ((step, i) for step in range(first_step, self.plan.steps) for i in range(self.rounds(step)))
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, bool, Batch]:
         step, number = place
-        batch = self.plan.batch(step)
-        positions = image_positions(batch, self.data, self.vdep)
-        batch = batch.weighed(weigh(text_tokens(batch, self.data), positions, self.group_size, self.vdep.positions))
-        lengths = trained_lengths(batch, self.data, self.vdep)
-        shares = assign(batch, lengths, self.ranks, self.micro_batch, self.packed)[self.rank]
-        share = shares[number]
-        return step, number == len(shares) - 1, self.build(share)
+        shares = self._shares(step)
+        return step, number == len(shares) - 1, self.build(shares[number])
+
+    def _shares(self, step: int) -> list[GlobalBatch]:
+        """This rank's micro-batches of a step; those of the last step that was asked for are kept."""
+        if self._assigned is None or self._assigned[0] != step:
+            batch = self.plan.batch(step)
+            positions = image_positions(batch, self.data, self.vdep)
+            batch = batch.weighed(weigh(text_tokens(batch, self.data), positions, self.group_size, self.vdep.positions))
+            lengths = trained_lengths(batch, self.data, self.vdep)
+            self._assigned = step, assign(batch, lengths, self.ranks, self.micro_batch, self.packed)[self.rank]
+        return self._assigned[1]
 
     def build(self, share: GlobalBatch) -> Batch:
         """The micro-batch of these samples, whose weights are known."""
@@ -117,6 +124,7 @@ def _outlive_sigterm(worker: int) -> None:
 
 def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool) -> Iterator[tuple[int, bool, Batch]]:
     """Iterate from the first micro-batch of ``first_step``; resuming is nothing more than a later start."""
+    # the order is made as it is asked for: with packing, all of it at once would take seconds
     loader: DataLoader[tuple[int, bool, Batch]] = DataLoader(
         source,
         batch_size=None,

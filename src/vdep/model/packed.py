@@ -8,6 +8,7 @@ dense one would cost the square of the whole row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -21,14 +22,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 NAME = "packed"
 
 
+@dataclass(frozen=True)
+class PackedRow:
+    """Which sequences make up a row. One object, so that a compiled layer hands it on without looking: numbers among its
+    arguments would have it compiled anew for each row."""
+
+    lengths: tuple[int, ...]
+    ends: Tensor
+    """(sequences + 1,) int32: where each begins, and the length of the row."""
+
+
 def packed_arguments(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
     """What a language model is called with beside a row (1, tokens, dim) of sequences of these ``lengths``."""
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     return {
         "position_ids": torch.cat([torch.arange(length) for length in lengths])[None].to(device, non_blocking=True),
-        "cu_seq_lens_q": ends.to(device, non_blocking=True),
-        "max_length_q": max(lengths),
-        "sequence_lengths": tuple(lengths),
+        "packed_row": PackedRow(tuple(lengths), ends.to(device, non_blocking=True)),
     }
 
 
@@ -40,41 +49,45 @@ def packed_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    sequence_lengths: Sequence[int] | None = None,
-    cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int = 0,
+    packed_row: PackedRow | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sequence.
 
     Args:
         query: (1, heads, tokens, dim); ``key`` and ``value`` may have fewer heads, that divide those of the query.
-        sequence_lengths: of the sequences that make up the row; None where the batch is not packed.
+        packed_row: the sequences that make up the row; None where the batch is not packed.
 
     Returns:
         (1, tokens, heads, dim), and no weights.
     """
-    if sequence_lengths is None:
+    if packed_row is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    return _within_sequences(query, key, value, packed_row, dropout, scaling), None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _within_sequences(
+    query: Tensor, key: Tensor, value: Tensor, row: PackedRow, dropout: float, scaling: float | None
+) -> Tensor:
     # under autocast the rotary embedding leaves float32 queries and keys beside bf16 values
     query, key = query.to(value.dtype), key.to(value.dtype)
     grouped = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
-        assert cu_seq_lens_q is not None
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        ends, longest = cu_seq_lens_q, max_length_q
+        ends, longest = row.ends, max(row.lengths)
         output = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped)
         assert isinstance(output, Tensor)
-        return output.unsqueeze(0), None
+        return output.unsqueeze(0)
     outputs, start = [], 0
-    for length, run in groupby(sequence_lengths):
+    for length, run in groupby(row.lengths):
         stop = start + length * len(list(run))
         # (1, heads, sequences * length, dim) -> (sequences, heads, length, dim)
         q, k, v = (x[0, :, start:stop].unflatten(1, (-1, length)).transpose(0, 1) for x in (query, key, value))
         found = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
         outputs.append(found.transpose(1, 2).flatten(0, 1))
         start = stop
-    return torch.cat(outputs).unsqueeze(0), None
+    return torch.cat(outputs).unsqueeze(0)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

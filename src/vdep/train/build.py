@@ -6,9 +6,12 @@ from safetensors.torch import load_file
 
 from ..data.plan import BatchPlan, Hybrid
 from ..data.prepared import PreparedData
+from ..errors import ConfigError
 from ..model import packed
+from ..model.kernels import use_kernels
 from ..model.llava import DTYPES, build_model, drop_unused_layers, projector, set_dropout
 from ..model.task import AlignmentTask
+from .engine import deepspeed_config
 from .job import Job
 
 PROJECTOR_FILE = "projector.safetensors"
@@ -46,7 +49,21 @@ def build_task(job: Job) -> AlignmentTask:
         model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     if job.execution.packing:
         model.model.language_model.set_attn_implementation(packed.NAME)
+    if job.execution.kernels == "compile" and _partitions_weights(job):
+        raise ConfigError(
+            f"kernels: compile is not for {job.execution.engine}, which gathers the weights of each module when it is called: "
+            "nothing between two of them can be fused. Take zero2 or ddp, or kernels: liger"
+        )
+    use_kernels(model.model.language_model, job.execution.kernels)
     return task
+
+
+def _partitions_weights(job: Job) -> bool:
+    engine = job.execution.engine
+    if engine == "ddp":
+        return False
+    config = deepspeed_config(engine, job.deepspeed, job.recipe.settings, job.micro_batch)
+    return int(config["zero_optimization"]["stage"]) == 3
 
 
 def build_plan(job: Job, data: PreparedData) -> BatchPlan:

@@ -100,19 +100,21 @@ def memory_for(what: str, *, micro_batch_helps: bool = False) -> Iterator[None]:
         ) from error
 
 
-def note_smaller_micro_batch(job: Job, micro_batch: int) -> int:
+def note_smaller_micro_batch(job: Job, micro_batch: int, one_sample: int) -> int:
     """Halve the micro-batch for the next attempt; returns it. The mathematics stays: more accumulation, the same batches.
 
     Args:
         micro_batch: the one that was too large. Several ranks may say so of the same attempt.
+        one_sample: how large a micro-batch is at least: 1, or with packing the tokens of the longest sample.
 
     Raises:
         TrainingError: where one sample at a time is too much.
     """
-    if micro_batch == 1:
+    if micro_batch <= one_sample:
         raise TrainingError(
             f"out of memory with one sample at a time. Set execution.{job.recipe.stage}.activation_checkpointing, "
             "another engine (zero2, zero3), or use a larger GPU."
         )
-    write_json(job.smaller_micro_batch, {"configured": job.execution.micro_batch, "micro_batch": micro_batch // 2})
-    return micro_batch // 2
+    smaller = max(one_sample, micro_batch // 2)
+    write_json(job.smaller_micro_batch, {"configured": job.configured_micro_batch, "micro_batch": smaller})
+    return smaller

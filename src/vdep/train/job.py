@@ -49,13 +49,23 @@ class Job(Settings):
         return self.run / "micro_batch.json"
 
     @property
+    def configured_micro_batch(self) -> int:
+        """Samples per rank and pass, or with packing tokens."""
+        return self.execution.micro_batch_tokens if self.execution.packing else self.execution.micro_batch
+
+    @property
     def micro_batch(self) -> int:
-        """Samples per rank and pass: as configured, or what was found to fit. The global batches stay."""
-        configured = self.execution.micro_batch
+        """As configured, or what was found to fit. The global batches stay."""
+        configured = self.configured_micro_batch
         if not self.smaller_micro_batch.is_file():
             return configured
         note = read_json(self.smaller_micro_batch)
         return int(note["micro_batch"]) if note["configured"] == configured else configured
+
+    @property
+    def unit(self) -> str:
+        """What micro-batches are counted in."""
+        return "tokens" if self.execution.packing else "samples"
 
     @property
     def stopped(self) -> Path:

@@ -81,7 +81,9 @@ def _attempts(job: Job) -> int:
         code = _attempt(job)
         if code != RESUME_EXIT_CODE or job.stopped.exists() or job.micro_batch == micro_batch:
             return code
-        log.warning("out of memory: going on with a micro-batch of %d, on the same global batches", job.micro_batch)
+        log.warning(
+            "out of memory: going on with a micro-batch of %d %s, on the same global batches", job.micro_batch, job.unit
+        )
 
 
 def _attempt(job: Job) -> int:

@@ -70,8 +70,9 @@ def train(job: Job) -> int:
             code = _train(job, data, engine, micro_batch, stop, heart)
         except MicroBatchTooLargeError as error:
             # the process group stays open: the other ranks are in a collective, and closing it would wait for them
-            smaller = note_smaller_micro_batch(job, micro_batch)
-            log.warning("out of memory; next time with a micro-batch of %d: %s", smaller, error)
+            one_sample = int(data.lengths.max()) if execution.packing else 1
+            smaller = note_smaller_micro_batch(job, micro_batch, one_sample)
+            log.warning("out of memory; next time with a micro-batch of %d %s: %s", smaller, job.unit, error)
             return RESUME_EXIT_CODE
         finally:
             heart.close()
@@ -84,7 +85,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     plan = build_plan(job, data)
     heart.beat("reading the last checkpoint")
     first_step = resume(job, engine)
-    if first_step == 0 and micro_batch == execution.micro_batch:
+    if first_step == 0 and micro_batch == job.configured_micro_batch:
         heart.beat("rehearsing the last save")
         with memory_for("writing the weights"):
             rehearse_final(job, engine)
