@@ -110,12 +110,13 @@ def test_a_run_goes_on_under_another_engine(assets: Path, conversations: Path, t
 
 @pytest.mark.slow
 def test_ranks_with_and_without_pictures_do_not_wait_for_each_other() -> None:
+    # engine: tokens in a chunk of the cross-entropy. With 3, one rank has many chunks where the other has none
+    ways = {"ddp": 1000, "zero2": 3, "zero3": 3}
     norms = {
-        engine: float(world.on_two_ranks("two_ranks_mixed.py", engine).split("norm ")[1])
-        for engine in ("ddp", "zero2", "zero3")
+        engine: float(world.on_two_ranks("two_ranks_mixed.py", engine, str(chunk)).split("norm ")[1])
+        for engine, chunk in ways.items()
     }
-    assert norms["zero2"] == pytest.approx(norms["ddp"], rel=1e-5)
-    assert norms["zero3"] == pytest.approx(norms["ddp"], rel=1e-5)
+    assert norms == pytest.approx(dict.fromkeys(ways, norms["ddp"]), rel=1e-5)
 
 
 @pytest.mark.slow

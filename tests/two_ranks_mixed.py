@@ -1,5 +1,6 @@
-"""One of two real ranks whose micro-batches differ: ``torchrun --nproc-per-node 2 tests/two_ranks_mixed.py ENGINE``. The first
-has pictures; the second text alone, and then nothing at all. Rank 0 prints the norm of the step's gradient."""
+"""One of two real ranks whose micro-batches differ: ``torchrun --nproc-per-node 2 tests/two_ranks_mixed.py ENGINE CHUNK``. The
+first has pictures; the second text alone, and then nothing at all. The cross-entropy is computed for CHUNK tokens at a time.
+Rank 0 prints the norm of the step's gradient."""
 
 from __future__ import annotations
 
@@ -41,7 +42,10 @@ def main() -> None:
             deepspeed=world.engines(),
         )  # fmt: skip
         data = PreparedData(job.data)
-        engine = Engine(build_task(job), recipe.settings, sys.argv[1], job.deepspeed, 4, cpu=True)
+        task = build_task(job)
+        # many chunks where there are many supervised tokens, and one where there are none: all ranks still call the head alike
+        task.model.lm_head.chunk = int(sys.argv[2])
+        engine = Engine(task, recipe.settings, sys.argv[1], job.deepspeed, 4, cpu=True)
         source = MicroBatches(
             data, build_plan(job, data), ImageTransform(load_processor(job.tower), recipe.settings.image), 0, 1, 4
         )

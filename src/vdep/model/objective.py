@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .head import TrainingHead, precise
+
 IGNORE_INDEX = -100
 
 ImageLoss = Literal["l2", "sigmoid_l2", "inverse_l2"]
@@ -55,11 +57,6 @@ def _weighted_sum(losses: Tensor, weights: Tensor | float) -> Tensor:
     return (losses * (weights.to(losses.dtype) if isinstance(weights, Tensor) else weights)).sum()
 
 
-def _precise(values: Tensor) -> Tensor:
-    """Losses are computed in float32, or in float64 where the model is."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
 def text_losses(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tensor:
     """The cross-entropy of every supervised token; the head is computed at those positions only.
 
@@ -67,7 +64,7 @@ def text_losses(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tensor
         hidden: (batch, length, dim), what ``head`` reads.
         labels: (batch, length), each token's own id where it is supervised and ``IGNORE_INDEX`` elsewhere. The state at a
             position predicts the token after it; a supervised first token has no predecessor and does not count.
-        head: maps (tokens, dim) to logits (tokens, vocabulary).
+        head: maps (tokens, dim) to logits (tokens, vocabulary). A ``TrainingHead`` yields the losses itself, in chunks.
 
     Returns:
         (supervised tokens,) row by row, in float32 (float64 for such a model). Where nothing is supervised its sum is 0, with
@@ -75,8 +72,11 @@ def text_losses(hidden: Tensor, labels: Tensor, head: torch.nn.Module) -> Tensor
     """
     targets = labels[:, 1:]
     supervised = targets != IGNORE_INDEX
-    states = hidden[:, :-1][supervised]
-    return F.cross_entropy(_precise(head(states)), targets[supervised], reduction="none")
+    states, wanted = hidden[:, :-1][supervised], targets[supervised]
+    if isinstance(head, TrainingHead):
+        losses: Tensor = head(states, wanted)
+        return losses
+    return F.cross_entropy(precise(head(states)), wanted, reduction="none")
 
 
 def image_losses(
@@ -119,8 +119,8 @@ def image_distances(
     """
     if position == "next":
         hidden, embeddings, supervised = hidden[:, :-1], embeddings[:, 1:], supervised[:, 1:]
-    states = _precise(hidden[supervised])
-    targets = _precise(embeddings[supervised])
+    states = precise(hidden[supervised])
+    targets = precise(embeddings[supervised])
     if detach_target:
         targets = targets.detach()
     if normalize == "layer_norm":

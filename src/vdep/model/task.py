@@ -11,6 +11,7 @@ from transformers import LlavaForConditionalGeneration
 from ..data.collate import Batch
 from ..data.conversation import AUTO_IMAGE_TOKEN_INDEX
 from ..settings import VdepSettings
+from .head import TrainingHead
 from .llava import image_features, projector, splice
 from .objective import IGNORE_INDEX, Objective, image_distances, image_form, means_of_groups, objective, text_losses
 from .packed import packed_arguments
@@ -34,6 +35,7 @@ class AlignmentTask(nn.Module):
 
     def __init__(self, model: LlavaForConditionalGeneration, vdep: VdepSettings | None) -> None:
         super().__init__()
+        model.lm_head = TrainingHead(model.lm_head)
         self.model = model
         self.vdep = vdep
         self.auto_image: nn.Parameter | None = None
