@@ -65,6 +65,17 @@ def test_ranks_packing_and_accumulation_change_no_gradient_of_groups(packed: boo
         assert close(bench.gradient(batch, ranks, size, packed=packed, group_size=4), groups) < 1e-10
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_where_a_groups_mean_is_formed_no_pass_cuts_a_group(packed: bool, assets: Path, prepared_root: Path) -> None:
+    vdep = VdepSettings(alpha=0.5, ratio=0.8, loss="sigmoid_l2", form="group")
+    bench = Bench("phi", vdep, assets, prepared_root, torch.float64)
+    batch = bench.plan(Hybrid(0.8, "interleaved")).batch(1)
+    groups = bench.gradient(batch, group_size=4)
+    for ranks, micro in ((1, 4), (2, 2), (3, 5)):
+        size = 30 * micro if packed else micro
+        assert close(bench.gradient(batch, ranks, size, packed=packed, group_size=4), groups) < 1e-10
+
+
 def test_a_step_of_groups_is_what_accumulating_micro_batches_of_their_own_mean_would_be(
     assets: Path, prepared_root: Path
 ) -> None:

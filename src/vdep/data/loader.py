@@ -79,9 +79,11 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
         if self._assigned is None or self._assigned[0] != step:
             batch = self.plan.batch(step)
             positions = image_positions(batch, self.data, self.vdep)
-            batch = batch.weighed(weigh(text_tokens(batch, self.data), positions, self.group_size, self.vdep.positions))
+            weights = weigh(text_tokens(batch, self.data), positions, self.group_size, self.vdep.positions)
             lengths = trained_lengths(batch, self.data, self.vdep)
-            self._assigned = step, assign(batch, lengths, self.ranks, self.micro_batch, self.packed)[self.rank]
+            whole = weights.groups if self.vdep.form == "group" else None
+            shares = assign(batch.weighed(weights), lengths, self.ranks, self.micro_batch, self.packed, whole)
+            self._assigned = step, shares[self.rank]
         return self._assigned[1]
 
     def build(self, share: GlobalBatch) -> Batch:
