@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toy_tokenizers
 import world
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, LlavaForConditionalGeneration
@@ -102,6 +103,27 @@ def test_the_stock_processor_makes_our_tokens_and_pixels(checkpoints: dict[str, 
             assert ids[ids != processor.image_token_id].tolist() == encoded.input_ids[encoded.input_ids >= 0].tolist()
             own = ImageTransform(load_processor(folder), image_path)([image])
             assert np.allclose(inputs["pixel_values"].numpy(), own, atol=2e-2), "padding in numpy and in PIL"
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS, "2 or 7?", " two  spaces ", "\n漢字"])
+def test_the_stock_processor_makes_our_tokens_where_sentencepiece_puts_a_space_before_every_text(
+    question: str, assets: Path, tmp_path: Path
+) -> None:
+    """Llama's tokens behind the image are ``▁``, ``<0x0A>``; lmms-eval gives its prompt as text, others as parts."""
+    from vdep.model.export import add_image_token, processor_for
+
+    tokenizer = load_tokenizer(toy_tokenizers.write_llama_like(tmp_path / "language"))
+    encoded = encode_segments(prompt_segments(f"<image>\n{question}", TEMPLATES["vicuna_v1"]), tokenizer).input_ids
+    model = build_model(assets / "clip", assets / "llama", world.make_study().models["tiny"].vision_tower, torch.float32, 3)
+    add_image_token(model, tokenizer)
+    processor_for(model, tokenizer, assets / "clip", "pad").save_pretrained(tmp_path / "saved")
+    processor = AutoProcessor.from_pretrained(tmp_path / "saved")
+    expected = np.repeat(encoded, np.where(encoded < 0, world.IMAGE_TOKENS, 1))
+    parts: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": question}]
+    for content in (parts, f"<image>\n{question}"):
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        ids = processor(images=pictures(1)[0], text=prompt, return_tensors="pt")["input_ids"][0].numpy()
+        assert np.where(ids == processor.image_token_id, -200, ids).tolist() == expected.tolist()
 
 
 def test_batched_answers_are_those_of_batch_size_1(checkpoints: dict[str, Path]) -> None:

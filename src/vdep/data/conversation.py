@@ -241,7 +241,7 @@ def encode_segments(segments: list[Segment], tokenizer: Tokenizer) -> Encoded:
 
 def _encode_piece(piece: list[Segment], tokenizer: Tokenizer, at_start: bool) -> tuple[np.ndarray, np.ndarray]:
     piece = [segment for segment in piece if segment.text]
-    if piece and piece[0].text.startswith((" ", "▁")) and _swallows_a_first_space(tokenizer):
+    if piece and piece[0].text.startswith((" ", "▁")) and swallows_a_first_space(tokenizer):
         piece = [replace(piece[0], text=f" {piece[0].text}"), *piece[1:]]
     text = "".join(segment.text for segment in piece)
     encoding = tokenizer(text, return_offsets_mapping=True, add_special_tokens=at_start)
@@ -260,7 +260,7 @@ def _encode_piece(piece: list[Segment], tokenizer: Tokenizer, at_start: bool) ->
     return ids, labels
 
 
-def _swallows_a_first_space(tokenizer: Tokenizer) -> bool:
+def swallows_a_first_space(tokenizer: Tokenizer) -> bool:
     """Whether a text "x" and a text " x" have the same tokens.
 
     SentencePiece puts a space before every text, and so did the slow tokenizer of the originals; today's fast one leaves it

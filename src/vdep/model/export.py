@@ -17,21 +17,32 @@ from transformers import GenerationConfig, LlavaForConditionalGeneration, LlavaP
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from ..data.conversation import IMAGE_PLACEHOLDER, SYSTEM
+from ..data.conversation import IMAGE_PLACEHOLDER, SYSTEM, swallows_a_first_space
 from ..data.images import load_processor
 from .tokenizer import load_tokenizer
 
-CHAT_TEMPLATE = (
-    "{{ bos_token if add_bos is defined and add_bos else '' }}"
-    + SYSTEM
-    + " {% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ 'USER: ' }}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{{ ' ' }}{% else %}{{ 'ASSISTANT: ' }}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
+
+def chat_template(tokenizer: Any) -> str:
+    """The conversation format, as stock transformers renders it.
+
+    SentencePiece puts a space before every text. LLaVA's code and ours tokenise what stands before and after an image as texts
+    of their own; the stock processor tokenises all at once, so the template writes that space behind each image.
+    """
+    space = " " if swallows_a_first_space(tokenizer) else ""
+    return (
+        "{{ bos_token if add_bos is defined and add_bos else '' }}"
+        + SYSTEM
+        + " {% for message in messages %}{% if message['role'] == 'user' %}"
+        "{{ 'USER: ' }}{% if message['content'] is string %}"
+        f"{{{{ message['content'] | replace('<image>', '<image>{space}') }}}}{{% else %}}"
+        "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+        f"{{{{ '<image>{space}\\n' }}}}{{% endif %}}{{% endfor %}}"
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+        "{% endif %}{{ ' ' }}{% else %}{{ 'ASSISTANT: ' }}"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}{{ eos_token }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+    )
 
 
 def add_image_token(model: LlavaForConditionalGeneration, tokenizer: Any) -> None:
@@ -75,7 +86,7 @@ def processor_for(model: LlavaForConditionalGeneration, tokenizer: Any, tower: P
         patch_size=vision.patch_size,
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         num_additional_image_tokens=0 if vision.model_type.startswith("siglip") else 1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(tokenizer),
     )
 
 
