@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from vdep.data.conversation import IMAGE_INDEX, TEMPLATES, encode_segments, training_segments
 from vdep.demo.language import _absent_name, ask_yes_no, full_name
 from vdep.demo.language_model import COOL_DOWN, WARM_UP, LanguageModelRecipe, Phase, _steps, disturb, embed
 from vdep.demo.lessons import COURSES, Disturbance, Document, Writer, pad
 from vdep.demo.scenes import COLUMNS, GRID, ROWS, Scene, sample_scenes
+from vdep.demo.tokenizer import save
+from vdep.model.tokenizer import load_tokenizer
 
 SCENES = sample_scenes(40, "train", 5)
 
@@ -20,9 +25,14 @@ def writer(request: pytest.FixtureRequest) -> Writer:
 
 
 def answers(writer: Writer, document: Document) -> list[str]:
-    words = writer.tokenizer
-    supervised = [i for i, weight in zip(document.ids, document.weights, strict=True) if weight == 1.0]
-    return [words.decode([i], skip_special_tokens=False) for i in supervised if i != writer.end]
+    """What counts fully: runs of tokens between others, without their end tokens."""
+    runs: list[list[int]] = [[]]
+    for token, weight in zip(document.ids, document.weights, strict=True):
+        if weight == 1.0 and token != writer.end:
+            runs[-1].append(token)
+        elif runs[-1]:
+            runs.append([])
+    return [writer.tokenizer.decode(run, skip_special_tokens=False) for run in runs if run]
 
 
 @pytest.mark.parametrize("course", COURSES)
@@ -45,7 +55,10 @@ def test_a_map_tells_where_everything_is(writer: Writer) -> None:
             assert text == f"{ROWS[row]} {COLUMNS[column]}"
             if place >= 0:
                 seen[row, column] = writer.tokenizer.decode([token])
-        assert seen == {(thing.row, thing.column): full_name(thing) for thing in scene.things}
+        told = {(thing.row, thing.column): full_name(thing) for thing in scene.things}
+        if writer.family == "llama":
+            told = {where: name.removeprefix("digit ") for where, name in told.items()}
+        assert seen == told
 
 
 def test_maps_are_disturbed_in_the_last_course_alone(writer: Writer) -> None:
@@ -67,7 +80,7 @@ def test_a_disturbed_map_is_longer_and_shares_a_part(writer: Writer) -> None:
     assert float(shifted[0].norm() / patches.norm(dim=-1).mean()) == pytest.approx(2.0, rel=0.3)
 
     model = torch.nn.Module()
-    model.get_input_embeddings = lambda: torch.nn.Embedding(300, 16, _weight=torch.ones(300, 16))  # type: ignore[assignment]
+    model.get_input_embeddings = lambda: torch.nn.Embedding(576, 16, _weight=torch.ones(576, 16))  # type: ignore[assignment]
     plain = embed(model, pad([document]))
     document.disturbance = Disturbance(3.0, 0.0, 0.0)
     changed = embed(model, pad([document]))
@@ -90,6 +103,29 @@ def test_look_ups_ask_about_the_scene_and_answer_at_once(writer: Writer) -> None
                 assert answer == str(len(scene.things))
             if question.strip().startswith("What digit"):
                 assert answer == str(scene.digits[0].digit)
+
+
+def test_a_conversation_is_written_as_training_writes_it(writer: Writer, tmp_path: Path) -> None:
+    """The tokens of the lessons are those that SFT will show, the token that is only the space before a number among them."""
+    scene = next(scene for scene in SCENES if len(scene.digits) == 1)
+    turns = [("What digit is in the image?", str(scene.digits[0].digit)), ("How many things are in the image?", "2")]
+    turns += [("Is there a small red circle in the image?\nAnswer the question using a single word or phrase.", "Yes")]
+    document = writer._talk(scene, turns)
+    while document.patches is None or writer.ids("\n")[-1] != document.ids[document.patches.stop + len(writer.ids("\n")) - 1]:
+        document = writer._talk(scene, turns)
+    save(writer.family, tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    spoken = [(who, text) for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
+    spoken[0] = ("human", f"<image>\n{spoken[0][1]}")
+    template = TEMPLATES["vicuna_v1" if writer.family == "llama" else "phi"]
+    trained = encode_segments(training_segments(spoken, template, tokenizer.eos_token), tokenizer).input_ids.tolist()
+    at = trained.index(IMAGE_INDEX)
+    assert document.ids[: document.patches.start] == trained[:at]
+    assert document.ids[document.patches.stop :] == trained[at + 1 :]
+    counted = [token for token, weight in zip(document.ids, document.weights, strict=True) if weight == 1.0]
+    assert tokenizer.decode(counted, skip_special_tokens=True).split() == [answer for _, answer in turns]
+    if writer.family == "llama":
+        assert tokenizer.convert_ids_to_tokens(counted)[:2] == ["▁", turns[0][1]]
 
 
 def test_the_letter_is_that_of_the_word_asked_for(writer: Writer) -> None:

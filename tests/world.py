@@ -101,13 +101,15 @@ def make_models(folder: Path) -> None:
         "max_position_embeddings": 256,
         "initializer_range": 0.2,
     }
-    LlamaForCausalLM(LlamaConfig(vocab_size=256, intermediate_size=64, **common)).save_pretrained(folder / "llama")
-    phi = PhiConfig(vocab_size=288, intermediate_size=64, resid_pdrop=0.1, **common)
+    LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.VOCABULARY["llama"], intermediate_size=64, **common)).save_pretrained(
+        folder / "llama"
+    )
+    phi = PhiConfig(vocab_size=tokenizer.VOCABULARY["phi"], intermediate_size=64, resid_pdrop=0.1, **common)
     model = PhiForCausalLM(phi)
     torch.nn.init.normal_(model.lm_head.bias)
     model.save_pretrained(folder / "phi")
-    tokenizer.save("llama", 256, folder / "llama")
-    tokenizer.save("phi", 288, folder / "phi")
+    tokenizer.save("llama", folder / "llama")
+    tokenizer.save("phi", folder / "phi")
 
 
 def make_assets(folder: Path, captions: int = 96, conversations: int = 64) -> None:

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalL
 
 from . import tokenizer as world_tokenizer
 from .language import CORE_SKILLS, SKILLS, ask, ask_yes_no, caption
-from .lessons import SYSTEM, VOCABULARY, Batch, Disturbance, Document, Writer, pad
+from .lessons import SYSTEM, Batch, Disturbance, Document, Writer, pad
 from .prompts import CHOICE_STYLES, pose
 from .scenes import crowded_scenes, sample_scenes
 
@@ -74,7 +74,7 @@ class LanguageModelRecipe:
 def new_model(recipe: LanguageModelRecipe) -> PreTrainedModel:
     torch.manual_seed(recipe.seed)
     common = {
-        "vocab_size": VOCABULARY[recipe.family],
+        "vocab_size": world_tokenizer.VOCABULARY[recipe.family],
         "hidden_size": recipe.width,
         "num_hidden_layers": recipe.layers,
         "num_attention_heads": recipe.heads,
@@ -156,7 +156,7 @@ def save(model: Any, family: str, folder: Path) -> None:
     copy.half().save_pretrained(folder)
     if family == "phi":
         model.config.resid_pdrop = 0.0
-    world_tokenizer.save(family, VOCABULARY[family], folder)
+    world_tokenizer.save(family, folder)
 
 
 def embed(model: Any, batch: Batch) -> torch.Tensor:
@@ -215,12 +215,10 @@ def _share_right(model: Any, writer: Writer, skill: str, style: str, as_map: boo
             continue
         posed, answer = pose(question, "short" if style == "yes_no" else style, writer.rng)
         document = Document()
-        document.write([*writer.start, *writer.ids(f"{SYSTEM} USER:")], 0.0)
+        document.write([*writer.start, *writer.ids(f"{SYSTEM} USER: {'' if as_map else caption(scene)}")], 0.0)
         if as_map:
             document.write(*writer.map(scene))
-        else:
-            document.write(writer.ids(caption(scene)), 0.0)
-        document.write(writer.ids(f"\n{posed} ASSISTANT:"), 0.0)
+        document.write(writer.ids(f"\n{posed} ASSISTANT:", goes_on=not as_map), 0.0)
         answers.append(writer.ids(answer))
         document.write(answers[-1], 1.0)
         asked.append(document)

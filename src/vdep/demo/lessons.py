@@ -24,7 +24,6 @@ from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption, i
 from .prompts import OPEN_STYLES, pose, random_style
 from .scenes import COLORS, COLUMNS, GRID, ROWS, SHAPES, SIZES, Scene
 
-VOCABULARY = {"llama": 256, "phi": 288}
 SYSTEM = " ".join(words.SYSTEM_SENTENCES)
 UNSUPERVISED = 0.01
 """Weight of the text that nothing could predict; answers weigh 1. With more, its noise drowns the look-ups."""
@@ -89,13 +88,19 @@ class Writer:
     """
 
     def __init__(self, family: str, scenes: list[Scene], seed: int) -> None:
-        self.tokenizer: Tokenizer = world_tokenizer.build(family, VOCABULARY[family])
+        self.tokenizer: Tokenizer = world_tokenizer.build(family)
+        self.family = family
         self.start = [1] if family == "llama" else []
         self.end = 2 if family == "llama" else 0
         self.scenes = scenes
         self.rng = np.random.default_rng([seed, 5])
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, text: str, goes_on: bool = False) -> list[int]:
+        """The tokens of a text at the beginning, after a space, a picture or an end token; with ``goes_on``, of one right
+        after another text."""
+        if goes_on:
+            before = self.ids("\n")
+            return self.ids(f"\n{text}")[len(before) :]
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def lesson(self, course: str) -> Document:
@@ -145,15 +150,16 @@ class Writer:
         """Questions cut off behind their key word: its answer follows at once, so one look-up is all there is to learn."""
         document = Document()
         document.write(self.start, 0.0)
-        if self.rng.random() < 0.6:
+        if as_map := self.rng.random() < 0.6:
             document.write(*self.map(scene))
         else:
             document.write(self.ids(caption(scene, self.rng if self.rng.random() < 0.5 else None)), UNSUPERVISED)
-        for _ in range(12):
+        for number in range(12):
             question = None
             while question is None:
                 question = self._question(scene, False)
-            document.write(self.ids("\n" + question.text.removesuffix("?").removesuffix(" in the image")), UNSUPERVISED)
+            cut = "\n" + question.text.removesuffix("?").removesuffix(" in the image")
+            document.write(self.ids(cut, goes_on=number > 0 or not as_map), UNSUPERVISED)
             document.write(self.ids(question.answer), 1.0)
         return document
 
@@ -176,7 +182,7 @@ class Writer:
         return self._talk(scene, turns)
 
     def map(self, scene: Scene) -> tuple[list[int], float, list[int]]:
-        """(ids, weight, added): one token for each patch."""
+        """(ids, weight, added): one token for each patch; a digit is told by its numeral."""
         ids, added = [], []
         things = {(thing.row, thing.column): self.ids(words.full_name(thing)) for thing in scene.things}
         side = GRID * PATCHES_A_CELL
@@ -184,7 +190,7 @@ class Writer:
             row, column = (index // PATCHES_A_CELL for index in divmod(patch, side))
             (place,) = self.ids(f"{ROWS[row]} {COLUMNS[column]}")
             name = things.get((row, column))
-            ids.append(name[0] if name else place)
+            ids.append(name[-1] if name else place)
             added.append(place if name else -1)
         return ids, 0.0, added
 

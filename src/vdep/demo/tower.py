@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TEXT_VOCABULARY, TEXT_LENGTH = 256, 32
 # not 2: transformers pools CLIP's text at the largest id where the end token is 2, as the first CLIP had it
-END = TEXT_VOCABULARY - 1
+BEGIN, END = 1, TEXT_VOCABULARY - 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def new_model(recipe: TowerRecipe) -> Any:
         "num_attention_heads": 4,
         "vocab_size": TEXT_VOCABULARY,
         "max_position_embeddings": TEXT_LENGTH,
-        "bos_token_id": 1,
+        "bos_token_id": BEGIN,
         "eos_token_id": END,
         "pad_token_id": 0,
     }
@@ -142,7 +142,7 @@ class Neighbours:
 def train(recipe: TowerRecipe, folder: Path, report_every: int = 250) -> dict[str, float]:
     """Train one tower and save its vision half with its image processor; returns what probes read off it."""
     model, transform = new_model(recipe), processor(recipe.family)
-    tokenizer = world_tokenizer.build("llama", TEXT_VOCABULARY)
+    tokenizer = world_tokenizer.word_level(["<unk>", "<s>", "</s>"])
     drawn = sample_scenes(recipe.scenes, "train", recipe.seed, digit_share=0.7)
     neighbours = Neighbours(recipe.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
@@ -181,7 +181,7 @@ def _batch(drawn: list[Scene], neighbours: Neighbours, count: int) -> list[Scene
 def caption_ids(tokenizer: Any, scenes: list[Scene]) -> torch.Tensor:
     ids = torch.full((len(scenes), TEXT_LENGTH), END)
     for row, scene in enumerate(scenes):
-        own = tokenizer.encode(caption(scene)).ids[: TEXT_LENGTH - 1]
+        own = [BEGIN, *tokenizer.encode(caption(scene)).ids][: TEXT_LENGTH - 1]
         ids[row, : len(own)] = torch.tensor(own)
     return ids
 
