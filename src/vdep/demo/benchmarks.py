@@ -6,15 +6,14 @@ give, for the chance level and the report by skill.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import choice_sets, open_sets
+from . import choice_sets, open_sets, pictures
 from .questions import Asked, Maker, Row
-from .scenes import Scene, render
+from .scenes import Scene
 
 MAKERS: dict[str, tuple[str, Callable[[Maker, int], tuple[list[Row], list[Asked]]]]] = {
     "okvqa": ("val2014", open_sets.okvqa),
@@ -49,10 +48,8 @@ def make_benchmark(folder: Path, name: str, questions: int, seed: int) -> None:
     )
 
 
-def _png(scene: Scene) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    render(scene).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+def _picture(scene: Scene) -> dict[str, Any]:
+    return {"bytes": pictures.encode(scene), "path": None}
 
 
 def _write_parquet(path: Path, rows: list[Row]) -> None:
@@ -64,9 +61,9 @@ def _write_parquet(path: Path, rows: list[Row]) -> None:
     for row in rows:
         for key, value in row.items():
             if isinstance(value, Scene):
-                features[key], value = Image(), _png(value)
+                features[key], value = Image(), _picture(value)
             elif isinstance(value, list) and value and isinstance(value[0], Scene):
-                features[key], value = List(Image()), [_png(v) for v in value]
+                features[key], value = List(Image()), [_picture(v) for v in value]
             columns[key].append(value)
     for key, values in columns.items():
         if key.startswith("image_") and key[6:].isdigit():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from pathlib import Path
@@ -11,23 +10,22 @@ from typing import Any
 import numpy as np
 
 from . import language as words
+from . import pictures
 from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption
 from .prompts import OPEN_STYLES, chinese, pose, random_style
-from .scenes import Scene, render, sample_scenes
+from .scenes import Scene, sample_scenes
 
 
 def write_images(scenes: list[Scene], path: Path) -> list[str]:
-    """A ZIP of PNG files, half of them stored and half deflated; returns the member names."""
+    """A ZIP of pictures, half of them stored and half deflated; returns the member names."""
     names = []
     with zipfile.ZipFile(path, "w") as archive:
         for number, scene in enumerate(scenes):
-            buffer = io.BytesIO()
-            render(scene).save(buffer, "PNG")
-            name = f"{number // 1000:05d}/{number:09d}.png"
+            name = f"{number // 1000:05d}/{number:09d}.{pictures.form(scene).ending}"
             # a fixed date: the same scenes make the same bytes
             info = zipfile.ZipInfo(name, (2025, 2, 13, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED
-            archive.writestr(info, buffer.getvalue())
+            archive.writestr(info, pictures.encode(scene))
             names.append(name)
     return names
 
@@ -40,7 +38,7 @@ def make_captions(folder: Path, scenes: int, seed: int) -> None:
         folder / "captions.json",
         [
             {
-                "id": name.removesuffix(".png").replace("/", "-"),
+                "id": _sample_id(name),
                 "image": name,
                 "conversations": [
                     {"from": "human", "value": "<image>\nGive a brief description of the image."},
@@ -70,9 +68,12 @@ def make_conversations(folder: Path, scenes: int, seed: int, turns: int = 3, tex
             name = next(names)
             first, *rest = talk
             placed = f"<image>\n{first[0]}" if rng.random() < 0.5 else f"{first[0]}\n<image>"
-            sample_id = name.removesuffix(".png").replace("/", "-")
-            samples.append({"id": sample_id, "image": name, "conversations": _as_json([(placed, first[1]), *rest])})
+            samples.append({"id": _sample_id(name), "image": name, "conversations": _as_json([(placed, first[1]), *rest])})
     _write_json(folder / "conversations.json", samples)
+
+
+def _sample_id(image: str) -> str:
+    return image.partition(".")[0].replace("/", "-")
 
 
 def _as_json(turns: list[tuple[str, str]]) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import language as words
+from . import pictures
 from .questions import YES_NO, Asked, Maker, Row, candidates, in_turn, open_asked
 
 
@@ -74,6 +75,7 @@ def textvqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
     asked: list[Asked] = []
     for i, skill in enumerate(in_turn(("digit", "digit", "label"), count)):
         scene, question = maker.open(skill, diagram=skill == "label")
+        width, height = pictures.form(scene).size
         rows.append(
             {
                 "image_id": f"{i:016x}",
@@ -81,8 +83,8 @@ def textvqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
                 "question": question.text,
                 "question_tokens": question.text.lower().removesuffix("?").split(),
                 "image": scene,
-                "image_width": 48,
-                "image_height": 48,
+                "image_width": width,
+                "image_height": height,
                 "flickr_original_url": "",
                 "flickr_300k_url": "",
                 "answers": [question.answer] * 10,
