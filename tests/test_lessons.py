@@ -10,7 +10,17 @@ import torch
 
 from vdep.data.conversation import IMAGE_INDEX, TEMPLATES, encode_segments, training_segments
 from vdep.demo.language import _absent_name, ask_yes_no, full_name
-from vdep.demo.language_model import COOL_DOWN, WARM_UP, LanguageModelRecipe, Phase, _steps, disturb, embed
+from vdep.demo.language_model import (
+    COOL_DOWN,
+    WARM_UP,
+    LanguageModelRecipe,
+    Phase,
+    _steps,
+    carry_over,
+    disturb,
+    embed,
+    new_model,
+)
 from vdep.demo.lessons import COURSES, Disturbance, Document, Writer, pad
 from vdep.demo.scenes import COLUMNS, GRID, ROWS, Scene, sample_scenes
 from vdep.demo.tokenizer import save
@@ -19,7 +29,7 @@ from vdep.model.tokenizer import load_tokenizer
 SCENES = sample_scenes(40, "train", 5)
 
 
-@pytest.fixture(params=["llama", "phi"])
+@pytest.fixture(params=["words", "llama", "phi"])
 def writer(request: pytest.FixtureRequest) -> Writer:
     return Writer(request.param, SCENES, seed=3)
 
@@ -56,7 +66,7 @@ def test_a_map_tells_where_everything_is(writer: Writer) -> None:
             if place >= 0:
                 seen[row, column] = writer.tokenizer.decode([token])
         told = {(thing.row, thing.column): full_name(thing) for thing in scene.things}
-        if writer.family == "llama":
+        if writer.tokens == "llama":
             told = {where: name.removeprefix("digit ") for where, name in told.items()}
         assert seen == told
 
@@ -105,26 +115,28 @@ def test_look_ups_ask_about_the_scene_and_answer_at_once(writer: Writer) -> None
                 assert answer == str(scene.digits[0].digit)
 
 
-def test_a_conversation_is_written_as_training_writes_it(writer: Writer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokens", ["llama", "phi"])
+def test_a_conversation_is_written_as_training_writes_it(tokens: str, tmp_path: Path) -> None:
     """The tokens of the lessons are those that SFT will show, the token that is only the space before a number among them."""
+    writer = Writer(tokens, SCENES, seed=3)
     scene = next(scene for scene in SCENES if len(scene.digits) == 1)
     turns = [("What digit is in the image?", str(scene.digits[0].digit)), ("How many things are in the image?", "2")]
     turns += [("Is there a small red circle in the image?\nAnswer the question using a single word or phrase.", "Yes")]
     document = writer._talk(scene, turns)
     while document.patches is None or writer.ids("\n")[-1] != document.ids[document.patches.stop + len(writer.ids("\n")) - 1]:
         document = writer._talk(scene, turns)
-    save(writer.family, tmp_path)
+    save(writer.tokens, tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     spoken = [(who, text) for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
     spoken[0] = ("human", f"<image>\n{spoken[0][1]}")
-    template = TEMPLATES["vicuna_v1" if writer.family == "llama" else "phi"]
+    template = TEMPLATES["vicuna_v1" if writer.tokens == "llama" else "phi"]
     trained = encode_segments(training_segments(spoken, template, tokenizer.eos_token), tokenizer).input_ids.tolist()
     at = trained.index(IMAGE_INDEX)
     assert document.ids[: document.patches.start] == trained[:at]
     assert document.ids[document.patches.stop :] == trained[at + 1 :]
     counted = [token for token, weight in zip(document.ids, document.weights, strict=True) if weight == 1.0]
     assert tokenizer.decode(counted, skip_special_tokens=True).split() == [answer for _, answer in turns]
-    if writer.family == "llama":
+    if writer.tokens == "llama":
         assert tokenizer.convert_ids_to_tokens(counted)[:2] == ["▁", turns[0][1]]
 
 
@@ -155,19 +167,43 @@ def test_what_is_not_there_is_not_there() -> None:
 
 
 def test_phases_follow_each_other_and_end_when_enough_is_learned() -> None:
-    recipe = LanguageModelRecipe(
-        "llama", (Phase("look-ups", 150), Phase("options", 400, 0.02, enough=0.5), Phase("mixed", 100))
-    )
+    phases = Phase("look-ups", 150), Phase("options", 400, 0.02, enough=0.5), Phase("mixed", 100)
     asked = []
 
     def enough(share: float) -> bool:
         asked.append(share)
         return len(asked) == 4
 
-    steps = list(_steps(recipe, enough))
+    steps = list(_steps(phases, enough))
     assert [step for step, _, _ in steps] == list(range(150 + 150 + 100))
     assert asked == [0.5] * 4
     rates = [rate for _, _, rate in steps]
     assert rates[:WARM_UP] == sorted(rates[:WARM_UP])
     assert set(rates[WARM_UP : 300 + int(100 * (1 - COOL_DOWN))]) == {1.0}
     assert rates[-1] < 0.05
+
+
+def test_llama_reads_whole_words_until_its_last_phase() -> None:
+    phases = Phase("look-ups", 150), Phase("mixed", 100), Phase("disturbed", 50)
+    assert LanguageModelRecipe("llama", phases).parts == [("words", phases[:2]), ("llama", phases[2:])]
+    assert LanguageModelRecipe("phi", phases).parts == [("phi", phases)]
+
+
+def test_words_mean_the_same_in_the_new_tokens() -> None:
+    """Before any further step, a text of words alone is continued as before, and a numeral keeps both of its meanings."""
+    recipe = LanguageModelRecipe("llama", (Phase("look-ups", 1),), layers=1)
+    before = new_model(recipe, "words")
+    after = carry_over(before, recipe, "words", "llama")
+    old, new = (Writer(name, SCENES, 1) for name in ("words", "llama"))
+    text = "USER: top left small red circle , Where is the cross"
+    ids = [torch.tensor([[1, *writer.ids(text)]]) for writer in (old, new)]
+    assert ids[0].shape == ids[1].shape
+    with torch.no_grad():
+        said = [model(input_ids=i).logits[0] for model, i in zip((before, after), ids, strict=True)]
+    for word in ("top left", "Yes", "red", "circle"):
+        assert torch.equal(said[0][:, old.ids(word)[0]], said[1][:, new.ids(word)[0]])
+    for digit in "07":
+        assert torch.equal(said[0][:, old.ids(digit)[0]], said[1][:, new.ids(digit)[-1]])
+    tables = [model.get_input_embeddings().weight for model in (before, after)]
+    told = tables[0][old.ids("7")[0]] + tables[0][old.ids("digit 7")[0]]
+    assert torch.equal(tables[1][new.ids("7")[-1]], told)

@@ -10,6 +10,7 @@ import pytest
 import world
 import yaml
 
+from vdep.demo import tokenizer
 from vdep.demo.language_model import Phase
 from vdep.demo.weights import RECIPES, SHIPPED, make
 from vdep.files import folder_digest, read_json, sha256
@@ -35,6 +36,14 @@ def test_shipped_weights_are_what_the_configuration_pins(name: str) -> None:
     assert asset["revision"] == folder_digest(SHIPPED / name)
 
 
+@pytest.mark.parametrize("name", ["llama", "phi"])
+def test_the_shipped_tokenizers_are_those_of_the_lessons(name: str, tmp_path: Path) -> None:
+    tokenizer.save(name, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {path.name for path in (SHIPPED / name).iterdir()}
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (SHIPPED / name / path.name).read_bytes()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_a_tower_made_in_few_steps_tells_scenes_apart(name: str, tmp_path: Path) -> None:
@@ -48,7 +57,7 @@ def test_a_tower_made_in_few_steps_tells_scenes_apart(name: str, tmp_path: Path)
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["llama", "phi"])
 def test_a_language_model_made_in_few_steps_looks_answers_up(name: str, tmp_path: Path) -> None:
-    quality = make(name, tmp_path / name, phases=(Phase("look-ups", 200), Phase("plain", 100)))
+    quality = make(name, tmp_path / name, phases=(Phase("look-ups", 200), Phase("look-ups", 100)))
     assert check_files(tmp_path / name)["quality"] == quality
     assert quality["digit/short"] > 0.3, "chance is 1 in 10"
     shipped = read_json(SHIPPED / name / "recipe.json")["quality"]

@@ -57,7 +57,7 @@ def courses(options_rate: float, *last: Phase) -> tuple[Phase, ...]:
 
 @dataclass(frozen=True)
 class LanguageModelRecipe:
-    """What the weights depend on."""
+    """What the weights depend on. Llama reads whole words until its last phase, and then the tokens of its own tokenizer."""
 
     family: str
     phases: tuple[Phase, ...]
@@ -70,11 +70,19 @@ class LanguageModelRecipe:
     scenes: int = 30_000
     seed: int = 1
 
+    @property
+    def parts(self) -> list[tuple[str, tuple[Phase, ...]]]:
+        """The tokenizers, each with the phases that are taught in it."""
+        if self.family == "llama" and len(self.phases) > 1:
+            return [("words", self.phases[:-1]), ("llama", self.phases[-1:])]
+        return [(self.family, self.phases)]
 
-def new_model(recipe: LanguageModelRecipe) -> PreTrainedModel:
+
+def new_model(recipe: LanguageModelRecipe, tokens: str) -> PreTrainedModel:
+    """Untrained, with room for the tokens of a tokenizer."""
     torch.manual_seed(recipe.seed)
     common = {
-        "vocab_size": world_tokenizer.VOCABULARY[recipe.family],
+        "vocab_size": world_tokenizer.VOCABULARY[tokens],
         "hidden_size": recipe.width,
         "num_hidden_layers": recipe.layers,
         "num_attention_heads": recipe.heads,
@@ -95,13 +103,48 @@ def new_model(recipe: LanguageModelRecipe) -> PreTrainedModel:
 
 def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) -> dict[str, float]:
     """Train one language model and save it with its tokenizer; returns its accuracy by skill and way of asking."""
-    model = new_model(recipe)
+    (first, _), *others = recipe.parts
+    model = new_model(recipe, first)
+    for tokens, phases in recipe.parts:
+        if others and tokens == others[0][0]:
+            model = carry_over(model, recipe, first, tokens)
+        teach(model, recipe, tokens, phases, report_every)
+    save(model, recipe.family, folder)
+    return examine(model, recipe.family, questions=200)
+
+
+def carry_over(model: PreTrainedModel, recipe: LanguageModelRecipe, before: str, tokens: str) -> PreTrainedModel:
+    """The same model for the tokens of another tokenizer, which begin as the words that they stand for, if they stand for any.
+
+    A numeral also begins as the words that are told by it (``digit 7``).
+    """
+    known, wanted = (world_tokenizer.build(name).get_vocab() for name in (before, tokens))
+    changed = new_model(recipe, tokens)
+    state, old = changed.state_dict(), model.state_dict()
+    for name, values in old.items():
+        if values.shape == state[name].shape:
+            state[name] = values
+            continue
+        for token, row in wanted.items():
+            word = world_tokenizer.words_of(token)
+            if word in known:
+                state[name][row] = values[known[word]]
+            if name == "model.embed_tokens.weight" and f"digit {word}" in known:
+                state[name][row] += values[known[f"digit {word}"]]
+    changed.load_state_dict(state)
+    return changed
+
+
+def teach(
+    model: PreTrainedModel, recipe: LanguageModelRecipe, tokens: str, phases: tuple[Phase, ...], report_every: int
+) -> None:
+    """Train a model in phases that are told in the tokens of one tokenizer."""
     scenes = sample_scenes(recipe.scenes * 2 // 3, "train", recipe.seed)
     scenes += crowded_scenes(recipe.scenes // 3, "train", recipe.seed)
-    writer = Writer(recipe.family, scenes, recipe.seed)
+    writer = Writer(tokens, scenes, recipe.seed)
     matrices, rest = _optimizers(model, recipe)
     started, recent = time.monotonic(), 0.0
-    for step, phase, rate in _steps(recipe, lambda share: letters_right(model, writer) >= share):
+    for step, phase, rate in _steps(phases, lambda share: letters_right(model, writer) >= share):
         for group in matrices.param_groups:
             group["lr"] = phase.matrix_rate * rate
         for group in rest.param_groups:
@@ -119,20 +162,18 @@ def train(recipe: LanguageModelRecipe, folder: Path, report_every: int = 500) ->
         rest.step()
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if (step + 1) % report_every == 0:
-            accuracy = examine(model, recipe)
+            accuracy = examine(model, tokens)
             log.info("step %d, loss %.3f, %.0f s: %s", step + 1, recent, time.monotonic() - started, json.dumps(accuracy))
-    save(model, recipe.family, folder)
-    return examine(model, recipe, questions=200)
 
 
-def _steps(recipe: LanguageModelRecipe, enough: Callable[[float], bool]) -> Iterator[tuple[int, Phase, float]]:
+def _steps(phases: tuple[Phase, ...], enough: Callable[[float], bool]) -> Iterator[tuple[int, Phase, float]]:
     """(step, phase, learning rate's factor) for each step."""
     step = 0
-    for phase in recipe.phases:
+    for phase in phases:
         for left in range(phase.steps, 0, -1):
             if phase.enough is not None and left % 50 == 0 and enough(phase.enough):
                 break
-            cooling = left / phase.steps / COOL_DOWN if phase is recipe.phases[-1] else 1.0
+            cooling = left / phase.steps / COOL_DOWN if phase is phases[-1] else 1.0
             yield step, phase, min(1.0, (step + 1) / WARM_UP, cooling)
             step += 1
 
@@ -178,10 +219,10 @@ def disturb(patches: torch.Tensor, disturbance: Disturbance) -> torch.Tensor:
 
 
 @torch.no_grad()
-def examine(model: Any, recipe: LanguageModelRecipe, questions: int = 60, seed: int = 7) -> dict[str, float]:
+def examine(model: Any, tokens: str, questions: int = 60, seed: int = 7) -> dict[str, float]:
     """Share of questions answered rightly about unseen scenes: ``skill/style`` from captions, ``map/skill`` from maps."""
     model.eval()
-    writer = Writer(recipe.family, sample_scenes(2000, "test", seed), seed)
+    writer = Writer(tokens, sample_scenes(2000, "test", seed), seed)
     kinds = [(skill, "short") for skill in SKILLS] + [(skill, "yes_no") for skill in ("count", "color", "position", "digit")]
     kinds += [(skill, style) for style in CHOICE_STYLES for skill in ("color", "position", "count", "digit")]
     kinds += [("color", "chinese"), ("label", "letter")]

@@ -84,14 +84,14 @@ class Writer:
     """Writes documents about scenes.
 
     Args:
-        family: ``llama`` or ``phi``.
+        tokens: the tokenizer: ``llama``, ``phi`` or ``words``.
     """
 
-    def __init__(self, family: str, scenes: list[Scene], seed: int) -> None:
-        self.tokenizer: Tokenizer = world_tokenizer.build(family)
-        self.family = family
-        self.start = [1] if family == "llama" else []
-        self.end = 2 if family == "llama" else 0
+    def __init__(self, tokens: str, scenes: list[Scene], seed: int) -> None:
+        self.tokenizer: Tokenizer = world_tokenizer.build(tokens)
+        self.tokens = tokens
+        self.start = [] if tokens == "phi" else [1]
+        self.end = 0 if tokens == "phi" else 2
         self.scenes = scenes
         self.rng = np.random.default_rng([seed, 5])
 

@@ -25,7 +25,8 @@ EXTRA_WORDS = (
     "What What color is the shape size of Where Which food has Is there a an in image How many things are Has the left above "
     "Are Yes No thing There written number shown picture this "
 )
-VOCABULARY = {"llama": 576, "phi": 288}
+VOCABULARY = {"words": 256, "llama": 576, "phi": 288}
+"""How many ids a model with one of the tokenizers has room for."""
 
 
 def vocabulary() -> list[str]:
@@ -54,14 +55,22 @@ def pieces() -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def build(family: str) -> Tokenizer:
-    """The tokenizer of ``llama`` or ``phi``; ids beyond its tokens, up to ``VOCABULARY[family]``, stay unused."""
-    if family == "llama":
+def build(name: str) -> Tokenizer:
+    """The tokenizer of ``llama`` or ``phi``, or ``words``: Llama's special tokens and whole words, for lessons alone.
+
+    Ids beyond its tokens, up to ``VOCABULARY[name]``, stay unused.
+    """
+    if name == "llama":
         return _like_llama()
-    return word_level(["<|endoftext|>"])
+    return _word_level(["<|endoftext|>"] if name == "phi" else ["<unk>", "<s>", "</s>"])
 
 
-def word_level(special: list[str]) -> Tokenizer:
+def words_of(piece: str) -> str:
+    """The words of a token of ``llama``, as they are written in ``vocabulary()``."""
+    return "\n" if piece == "<0x0A>" else piece.replace(SPACE, " ").strip()
+
+
+def _word_level(special: list[str]) -> Tokenizer:
     """One token a word, without its space; the first special token stands for unknown ones."""
     entries = [*special, *vocabulary()]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(entries)}, unk_token=special[0]))

@@ -142,7 +142,7 @@ class Neighbours:
 def train(recipe: TowerRecipe, folder: Path, report_every: int = 250) -> dict[str, float]:
     """Train one tower and save its vision half with its image processor; returns what probes read off it."""
     model, transform = new_model(recipe), processor(recipe.family)
-    tokenizer = world_tokenizer.word_level(["<unk>", "<s>", "</s>"])
+    tokenizer = world_tokenizer.build("words")
     drawn = sample_scenes(recipe.scenes, "train", recipe.seed, digit_share=0.7)
     neighbours = Neighbours(recipe.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)

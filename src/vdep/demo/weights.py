@@ -1,7 +1,8 @@
 """Makes the demo's base weights anew, one of four at a time: ``snakemake demo_weights``.
 
-What lies under ``weights/`` was made by this file. Beside each model stands ``recipe.json``: the recipe, the quality that was
-measured, the versions, and the SHA-256 of every file. Remade weights agree in quality; in bytes only on the same machine.
+What lies under ``weights/`` was made by this file, Llama's two parts by two versions of it (docs/log.md). Beside each model
+stands ``recipe.json``: the recipe, the quality that was measured, the versions, and the SHA-256 of every file. Remade weights
+agree in quality; in bytes only on the same machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ RECIPES: dict[str, tower.TowerRecipe | LanguageModelRecipe] = {
     "clip": tower.TowerRecipe("clip"),
     "siglip": tower.TowerRecipe("siglip", steps=3000),
     # what a projector writes is longer and less exact than a map: Phi reads it as it is, Llama learns to (docs/log.md)
-    "llama": LanguageModelRecipe("llama", courses(0.02, Phase("mixed", 800), Phase("disturbed", 1200))),
+    # whole words first: a look-up is then one step of attention. Its own tokens last
+    "llama": LanguageModelRecipe(
+        "llama", courses(0.02, Phase("mixed", 800), Phase("disturbed", 1200), Phase("disturbed", 600))
+    ),
     "phi": LanguageModelRecipe("phi", courses(0.03, Phase("mixed", 1400))),
 }
 
