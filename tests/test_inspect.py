@@ -114,7 +114,7 @@ def test_a_question_as_a_table_ends_where_the_answer_begins(assets: Path, capsys
     shown = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
     assert [line[1:] for line in lines if line[1].startswith("<image>")] == [["<image> x 9", "-200"]]
-    assert lines[-1][1] == "ASSISTANT:"
+    assert lines[-1][1] == "␣ASSISTANT:"
     tokens = len(lines) - 1 + 9
     assert f"{tokens} tokens, and then the model's answer" in shown
 

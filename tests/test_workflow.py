@@ -180,7 +180,7 @@ def test_a_download_target_does_not_mind(checkout: Path, tmp_path_factory: pytes
 
 
 BAD = {
-    "alpha = 2": ("variants: {vdep: {vdep: {alpha: 2}}}", r"variants\.vdep\.vdep\.alpha"),
+    "alpha = 2": ("variants: {vdep: {vdep: {alpha: 2}}}", r"llava-7b/vdep: vdep\.alpha: should be less than or equal to 1"),
     "an unknown variant": ("checkpoints: [llava-7b/nobody]", r"there is no variant named 'nobody'"),
     "extends itself": (
         "variants: {a: {extends: b}, b: {extends: a}}\ncheckpoints: [llava-7b/a]",
