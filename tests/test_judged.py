@@ -35,7 +35,7 @@ SECRET = "sk-not-to-be-shown"
 def recipe(judge: Judge | None = JUDGE) -> EvaluationRecipe:
     benchmark = Benchmark(
         asset="a", task="mmvet/mmvet.yaml", files={"test": "test-*.parquet"}, scorer="judged", samples=QUESTIONS,
-        max_new_tokens=4, blind=True,
+        cluster="picture", max_new_tokens=4, blind=True,
     )  # fmt: skip
     return EvaluationRecipe(
         benchmark="mmvet", settings=benchmark, source={}, template="vicuna_v1", image="pad",
@@ -102,7 +102,10 @@ def test_the_score_is_that_of_the_grades_and_says_who_gave_them(folder: Path, gr
     for name in ("seen", "blind"):
         given = [row["grade"] for row in document["passes"][name]["rows"]]
         assert len(set(given)) > 3
-        assert scores[name]["parts"]["score"]["value"] == pytest.approx(100 * sum(given) / QUESTIONS)
+        score = scores[name]["parts"]["score"]
+        assert score["value"] == pytest.approx(100 * sum(given) / QUESTIONS)
+        assert score["low"] < score["value"] < score["high"], "over pictures that no model has opened"
+        assert scores[name]["clusters"] == {"by": "picture", "n": QUESTIONS}
         rows = [row for row in read_samples(folder / "mmvet.samples.jsonl.gz") if row["pass"] == name]
         assert [row["points"] for row in rows] == given
         assert [row["answer"] for row in rows] == [row["answer"] for row in document["passes"][name]["rows"]]
