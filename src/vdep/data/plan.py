@@ -265,11 +265,13 @@ def assign(
     else:
         most = max(map(len, items), default=1)
         shares = _by_length(np.array([lengths[item].max() for item in items]), ranks, max(1, micro_batch // most))
-    nothing = np.empty(0, np.int64)
-    return [
-        [batch.take(np.concatenate([items[i] for i in micro]) if len(micro) else nothing) for micro in share]
-        for share in shares
-    ]
+
+    def rows(micro: np.ndarray) -> np.ndarray:
+        """Those of its items, the longest first: packed attention takes runs of one length together."""
+        found = np.concatenate([np.empty(0, np.int64), *(items[i] for i in micro)])
+        return found[np.lexsort((found, -lengths[found]))]
+
+    return [[batch.take(rows(micro)) for micro in share] for share in shares]
 
 
 def _by_length(lengths: np.ndarray, ranks: int, micro_batch: int) -> list[list[np.ndarray]]:
