@@ -23,6 +23,8 @@ from ..model.task import AlignmentTask, Report
 from ..settings import StageSettings
 from . import extension
 
+_NEVER_FREED: list[Any] = []
+
 
 def deepspeed_config(name: str, folder: Path, settings: StageSettings, micro_batch: int) -> dict[str, Any]:
     """``config/deepspeed/<name>.json`` with what the recipe decides filled in.
@@ -169,9 +171,15 @@ class Engine:
         return safe_get_full_fp32_param(parameter).detach()
 
     def close(self) -> None:
-        """Always at the end: a process group left open aborts some interpreters on exit."""
+        """Always at the end: a process group left open aborts some interpreters on exit.
+
+        The model stays for as long as the process. DDP's part of it holds the process group, whose destructor (torch 2.13,
+        gloo) waits with Python's lock held for a thread that may be waiting for that lock.
+        """
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        if self.ranks > 1:
+            _NEVER_FREED.append(self.model)
 
 
 def _decay_groups(names: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

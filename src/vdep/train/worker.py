@@ -41,9 +41,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    if code:
-        # at once: an interpreter that ends in order waits for ranks that wait for this one
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    # at once: an interpreter that ends in order waits for ranks that wait for this one, and frees a model (``Engine.close``)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
