@@ -3,6 +3,7 @@ gradient of a global batch is from that of a single process."""
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -42,6 +43,8 @@ def main() -> None:
         if rank == 0:
             sys.stdout.write(f"difference {close(gradient, whole)}\n")
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # before the model is freed: ``vdep.train.engine.Engine.close`` says why
 
 
 if __name__ == "__main__":

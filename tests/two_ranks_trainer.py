@@ -4,6 +4,7 @@ Rank 0 prints how far the gradient of a global batch is from this repository's o
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> None:
         if dist.get_rank() == 0:
             sys.stdout.write(f"difference {close(found, expected)}\n")
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # before the model is freed: ``vdep.train.engine.Engine.close`` says why
 
 
 if __name__ == "__main__":
