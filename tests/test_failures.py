@@ -46,10 +46,10 @@ OUT_OF_MEMORY = """
     import torch
     import vdep.model.task as task
     forward = task.AlignmentTask.forward
-    def full(self, batch, scales):
+    def full(self, batch):
         if len(batch.input_ids) > {rows} and os.environ['RANK'] == {rank!r}:
             raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
-        return forward(self, batch, scales)
+        return forward(self, batch)
     task.AlignmentTask.forward = full
 """
 
