@@ -181,9 +181,14 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 
 def odd(data: bytes, number: int) -> bytes:
-    """A picture in one of seven other forms: tall, wide, large, turned by its camera, grey, CMYK, a palette with a hole."""
+    """A picture in one of seven other forms: tall, wide, large, turned by its camera, grey, CMYK, with a palette.
+
+    None is transparent: today's stock processor lays that onto white, LLaVA's and ours ignore it (docs/decisions.md).
+    """
     with Image.open(io.BytesIO(data)) as image:
         image = image.convert("RGB")
+    if image.info.pop("transparency", None) is not None:
+        data = encoded(image)
     width, height = image.size
     kind = number % 8
     if kind == 1:
@@ -201,8 +206,7 @@ def odd(data: bytes, number: int) -> bytes:
     if kind == 6:
         return encoded(image.convert("CMYK"), "JPEG")
     if kind == 7:
-        palette = image.quantize(16)
-        return encoded(palette, "PNG", transparency=palette.getpixel((0, 0)))
+        return encoded(image.quantize(16))
     return data
 
 

@@ -58,7 +58,8 @@ def compare(checkpoint: Path, name: str, questions: int, max_new_tokens: int, sc
         answering.rewrite(path, answering.oddly)
     settings = answering.benchmark(name)
     config, joined = task_config(settings, asset), picture_files(settings, asset)
-    config["generation_kwargs"]["max_new_tokens"] = max_new_tokens
+    # llava_hf does not apply an `until`, and an untrained model does say "ASSISTANT:"
+    config["generation_kwargs"] |= {"max_new_tokens": max_new_tokens, "until": []}
     stock = LlavaHf(pretrained=str(checkpoint), device="cpu", device_map="cpu", dtype="float32", batch_size=1)
     ours = VdepModel(
         checkpoint, "vicuna_v1", "pad", device="cpu", dtype=torch.float32, batch_size=8, decoders=1
@@ -98,11 +99,11 @@ def two_pictures(rows: Rows) -> Rows:
 
 
 def with_pictures(documents: Any, files: list[str]) -> Any:
-    """GQA as lmms-eval joins it, one picture for each question, for few of them."""
-    from datasets import Dataset, Features, load_dataset
+    """GQA as lmms-eval joins it, one picture for each question, for few of them; each is the file that it was."""
+    from datasets import Dataset, Features, Image, load_dataset
 
     pictures = load_dataset("parquet", data_files={"images": files}, split="images")
-    of = {row["id"]: row["image"] for row in pictures}
+    of = {row["id"]: row["image"] for row in pictures.cast_column("image", Image(decode=False))}
     return Dataset.from_list(
         [{**row, "image": of[row["imageId"]]} for row in documents],
         features=Features({**documents.features, "image": pictures.features["image"]}),
