@@ -156,7 +156,8 @@ def rewrite(path: Path, change: Callable[[Rows], Rows]) -> None:
     }
     path.unlink()
     columns = {name: [row[name] for row in rows] for name in features}
-    Dataset.from_dict(columns, features=features).to_parquet(str(path))
+    # row groups of a hundred, as the hub's files with pictures have them: one is read at a time
+    Dataset.from_dict(columns, features=features).to_parquet(str(path), batch_size=100)
 
 
 def pictures_of(row: dict[str, Any]) -> Iterator[tuple[str, int | None, dict[str, Any]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import shutil
@@ -457,14 +456,17 @@ def test_a_letter_that_is_drawn_depends_on_the_question_alone(name: str, tmp_pat
 @pytest.mark.parametrize("name", ["seedbench_img", "vizwiz"])
 def test_memory_does_not_grow_with_the_number_of_pictures(name: str, done: Path, tmp_path: Path) -> None:
     """Pictures of two megapixels: decoded, the 400 more would take 2.4 GB more."""
-    command = [sys.executable, str(Path(__file__).with_name("stand_in.py")), str(done), name, str(tmp_path)]
-    ended = subprocess.run(command, env=world.environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    peaks = json.loads(ended.stdout.rsplit("PEAKS", 1)[1])
-    assert peaks["600"] < 1.1 * peaks["200"]
-    one_at_a_time = [row["answer"] for row in answering.read_rows(tmp_path / "alone" / f"{name}.json")]
+    alone = answering.job(done, answering.stand_in(tmp_path / "18", name, 18), name, tmp_path / "alone", batch_size=1)
+    one_at_a_time = [row["answer"] for row in run(alone)[1]]
     assert len(set(one_at_a_time)) > 3
+    peaks = {}
     for count in (200, 600):
+        asset, out = answering.stand_in(tmp_path / str(count), name, count), tmp_path / f"out-{count}"
+        command = [sys.executable, str(Path(__file__).with_name("stand_in.py")), str(done), name, str(asset), str(out)]
+        ended = subprocess.run(command, env=world.environment(), capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        peaks[count] = float(ended.stdout.rsplit("PEAK", 1)[1])
         rows = answering.read_rows(tmp_path / f"out-{count}" / f"{name}.json")
         assert [row["answer"] for row in rows] == [one_at_a_time[number % 18] for number in range(count)]
         assert len({row["pictures"] for row in rows}) == count
+    assert peaks[600] < 1.1 * peaks[200], peaks
