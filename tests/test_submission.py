@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import world
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from test_recipe import paper_config
 
 from vdep.demo.benchmarks import _write_parquet
@@ -123,7 +124,8 @@ def test_every_question_is_in_the_file_with_the_models_answer(name: str, submitt
         sheet = pd.read_excel(submitted / FILES[name], dtype=str, keep_default_na=False)
         assert {"index", "question", "A", "B", "C", "D", "prediction", "split"} <= set(sheet.columns)
         assert sorted(map(int, sheet["index"])) == sorted(i + 1_000_000 * k for i in range(2) for k in range(4))
-        assert list(sheet["prediction"]) == answers
+        # an untrained model says single bytes, too
+        assert list(sheet["prediction"]) == [ILLEGAL_CHARACTERS_RE.sub("", answer) for answer in answers]
 
 
 @pytest.mark.slow
