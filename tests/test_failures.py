@@ -133,7 +133,7 @@ def test_weights_that_cannot_be_saved_fail_before_the_first_step(runs: Runs, tmp
     assert "step 1/" not in log_of(runs.folder("unsaved"))
 
 
-def row(step: int, norm: float, loss: float = 1.0) -> dict[str, Any]:
+def row(step: int, norm: float, loss: float | None = 1.0) -> dict[str, Any]:
     return {"step": step, "gradient_norm": norm, "text_loss": loss, "image_loss": None}
 
 
@@ -162,6 +162,15 @@ def test_a_jump_of_the_gradient_names_the_step_and_its_samples(runs: Runs, capti
         Health(Job(), data, FIRST).check(row(FIRST, 60.0), batch)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="not finite"):
         Health(Job(), data).check(row(0, float("nan")), batch)  # type: ignore[arg-type]
+    # steps of one mode that take turns (``mixing: steps``) are compared with those of their own mode
+    alternating = [row(i, *((1.0, 1.0) if i % 2 else (0.001, None))) for i in range(3 * FIRST)]
+    health = Health(Job(), data)  # type: ignore[arg-type]
+    for step in alternating:
+        health.check(step, batch)
+    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(step) + "\n" for step in alternating))
+    for resumed in (health, Health(Job(), data, 3 * FIRST)):  # type: ignore[arg-type]
+        with pytest.raises(TrainingError, match="jumped to 60 times"):
+            resumed.check(row(3 * FIRST, 0.06, None), batch)
 
 
 @pytest.mark.slow

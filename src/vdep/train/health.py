@@ -20,7 +20,7 @@ from ..files import write_json
 from .job import Job
 
 WINDOW = 50
-"""Steps before a step with whose gradients its own is compared."""
+"""Steps of the same kind (with a text loss, or without) with whose gradients a step's own is compared."""
 FIRST = 20
 """So many have to be there: a projector starts at random, and its first gradients are large."""
 
@@ -36,7 +36,10 @@ class Health:
         self.job = job
         self.data = data
         self.jump = job.execution.gradient_jump
-        self._norms: deque[float] = deque(_norms_before(job.run / "losses.jsonl", first_step), WINDOW)
+        # where whole steps of one mode take turns, the gradients of the two differ a thousandfold
+        self._norms: dict[bool, deque[float]] = {has_text: deque(maxlen=WINDOW) for has_text in (True, False)}
+        for row in _rows_before(job.run / "losses.jsonl", first_step):
+            self._norms[row["text_loss"] is not None].append(row["gradient_norm"])
 
     def check(self, row: dict[str, Any], batch: GlobalBatch) -> None:
         """``row`` is what ``losses.jsonl`` says of the step.
@@ -46,10 +49,10 @@ class Health:
         """
         if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
             self._stop(row, batch, "the loss or its gradient is not finite")
-        norm = row["gradient_norm"]
-        if self.jump and len(self._norms) >= FIRST and norm > self.jump * median(self._norms):
-            self._stop(row, batch, f"the gradient jumped to {norm / median(self._norms):.0f} times its median")
-        self._norms.append(norm)
+        norm, before = row["gradient_norm"], self._norms[row["text_loss"] is not None]
+        if self.jump and len(before) >= FIRST and norm > self.jump * median(before):
+            self._stop(row, batch, f"the gradient jumped to {norm / median(before):.0f} times its median")
+        before.append(norm)
 
     def _stop(self, row: dict[str, Any], batch: GlobalBatch, what: str) -> None:
         names = ", ".join(self.data[int(i)].id for i in batch.samples[:8])
@@ -61,10 +64,10 @@ class Health:
         )
 
 
-def _norms_before(path: Path, step: int) -> Iterator[float]:
+def _rows_before(path: Path, step: int) -> Iterator[dict[str, Any]]:
     if step and path.is_file():
         for line in path.read_text().splitlines()[:step]:
-            yield json.loads(line)["gradient_norm"]
+            yield json.loads(line)
 
 
 class MicroBatchTooLargeError(Exception):
