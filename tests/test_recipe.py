@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -102,6 +103,11 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("variants/vdep/vdep", {"schedule": "fused", "mixing": "steps"}, r"fused is not exact with vdep\.mixing: steps"),
         ("variants/vdep/vdep", {"schedule": "fused", "auto_image": "token"}, r"fused is not exact with vdep\.auto_image"),
         ("variants/vdep/pretrain", {"normalization": {"micro_batch": 0}}, r"normalization.*greater than or equal to 1"),
+        ("variants/vdep/pretrain", {"grouping": "modality_length"}, r"llava-7b/vdep: grouping: modality_length is for SFT"),
+        ("variants/vdep/vdep", {"alpha": math.inf, "positions": "sum"}, r"variants\.vdep\.vdep\.alpha: .*finite number.*inf"),
+        ("stages/pretrain/gradient_clipping", math.inf, r"pretrain of llava-7b/baseline: gradient_clipping: .*finite"),
+        ("stages/pretrain/epsilon", -1e-8, r"epsilon: .*greater than or equal to 0"),
+        ("stages/pretrain/betas", [0.9, 1.0], r"betas\.1: .*less than 1"),
         ("variants/vdep/vdep/ratio", 0, r"variants\.vdep\.vdep\.ratio: .*greater than 0"),
         ("variants/vdep/vdep/loss", "l3", r"variants\.vdep\.vdep\.loss: .*'l2'.*'l3'"),
         ("variants/vdep/vdep/alhpa", 0.1, r"variants\.vdep\.vdep\.alhpa: there is no such key"),

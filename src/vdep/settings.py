@@ -18,9 +18,9 @@ Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Settings(BaseModel):
-    """Unknown keys are errors, and nothing changes after validation."""
+    """Unknown keys and numbers that are not finite are errors, and nothing changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------- assets
@@ -132,6 +132,9 @@ class MicroBatchMeans(Settings):
     micro_batch: Annotated[int, Field(ge=1)]
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class StageSettings(Settings):
     """One stage of training. Defaults in ``stages``; a model and a variant may set any field of their own."""
 
@@ -144,8 +147,8 @@ class StageSettings(Settings):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    epsilon: Annotated[float, Field(ge=0)] = 1e-8
     gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
     normalization: Literal["global"] | MicroBatchMeans = "global"
     """Over what the losses are averaged: the global batch, or ``{micro_batch: n}`` (docs/decisions.md)."""
@@ -168,6 +171,8 @@ def contradictions(vdep: VdepSettings, stage: StageSettings) -> Iterator[str]:
         yield f"vdep.alpha: should be less than or equal to 1, or positions be summed (given: {vdep.alpha})"
     if vdep.form == "group" and stage.group_size is None:
         yield "vdep.form: group needs normalization: {micro_batch: n}, which says what a group is"
+    if stage.grouping != "none":
+        yield f"grouping: {stage.grouping} is for SFT; with vdep, stage 1 mixes both modes and all lengths in every batch"
     if vdep.schedule == "fused":
         # one pass is both modes only where nothing but the loss differs between them, sample by sample
         inexact = {
