@@ -90,6 +90,12 @@ def test_kernels_that_cannot_be_had_are_refused_with_a_way_out(
         built(assets, captions, tmp_path, kernels="liger")
 
 
+@pytest.mark.long
+def test_compiled_layers_let_both_losses_be_probed(assets: Path, captions: Path, tmp_path: Path) -> None:
+    runs = Runs(world.make_study(vdep={"alpha": 0.5, "ratio": 0.5}), "pretrain", assets, captions, tmp_path)
+    finish(runs.command("probed", kernels="compile", packing=True, micro_batch_tokens=300, probe_every=4))
+
+
 @pytest.mark.gpu
 def test_ligers_layers_have_the_gradients_of_the_others(assets: Path, prepared_root: Path) -> None:
     gradients = []

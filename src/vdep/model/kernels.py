@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +35,8 @@ def use_kernels(language_model: Any, kernels: Kernels) -> None:
 
 def _compile_layers(layers: Any) -> None:
     """``dynamic``: one graph for rows of all lengths, instead of one for each."""
+    # torch would let a backward pass write over what it has read, and then refuses a second one (``train.probe``)
+    torch._functorch.config.donated_buffer = False
     if not layers[0].gradient_checkpointing:
         for layer in layers:
             layer.compile(dynamic=True)
