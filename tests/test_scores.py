@@ -19,7 +19,7 @@ from vdep.evaluation.chance import chance_of, guess_rates
 from vdep.evaluation.clusters import check_documents, cluster_keys
 from vdep.evaluation.run import validate
 from vdep.evaluation.samples import read_samples, write_samples
-from vdep.evaluation.scores import ALL_OF_UNIT, F1, MEAN, SCORERS, Scored, Statistic, mme, score_samples
+from vdep.evaluation.scores import ALL_OF_UNIT, F1, MEAN, SCORERS, Scored, Statistic, check_metric, mme, score_samples
 from vdep.recipe import EvaluationRecipe
 from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings
 
@@ -211,6 +211,14 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are() -> None:
         cluster_keys("gqa", "imageId", logged([1, 0], imageId=["1", None]), Task())
     with pytest.raises(EvaluationError, match="ai2d: document 1 has no picture"):
         cluster_keys("ai2d", "picture", logged([1, 0]), Task((1,), ()))
+
+
+def test_a_scorer_that_cannot_read_a_task_is_named_before_anything_is_asked() -> None:
+    check_metric("gqa", "mean", ["exact_match"])
+    with pytest.raises(EvaluationError, match=r"chartqa: the scorer mean reads lmms-eval.s exact_match, and its task has"):
+        check_metric("chartqa", "mean", ["relaxed_overall"])
+    with pytest.raises(EvaluationError, match=r"benchmarks\.gqa\.scorer: there is no scorer named .means."):
+        check_metric("gqa", "means", ["exact_match"])
 
 
 def test_a_benchmark_says_what_is_resampled() -> None:

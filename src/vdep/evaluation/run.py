@@ -141,9 +141,12 @@ def _passes(job: EvaluationJob, model: Any) -> Iterator[str]:
 def _task(job: EvaluationJob, grader: Any) -> Any:
     from .benchmark import BenchmarkTask
     from .judged import graded_by
+    from .scores import check_metric
 
     benchmark = job.recipe.settings
     config = task_config(benchmark, job.asset)
+    if benchmark.scorer != SUBMISSION:
+        check_metric(job.recipe.benchmark, benchmark.scorer, [metric["metric"] for metric in config["metric_list"]])
     if grader is not None:
         config["process_results"] = graded_by(config["process_results"], grader)
     task = BenchmarkTask(job.recipe.benchmark, config, job.recipe.evaluation.seed, picture_files(benchmark, job.asset))

@@ -235,6 +235,19 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
+def check_metric(name: str, kind: str, metrics: Sequence[str]) -> None:
+    """Before anything is asked: there is such a scorer, and the task has the metric that it reads.
+
+    Raises:
+        EvaluationError: naming the benchmark and what there is.
+    """
+    if kind not in SCORERS:
+        raise EvaluationError(f"benchmarks.{name}.scorer: there is no scorer named {kind!r} (known: {', '.join(SCORERS)})")
+    wanted = SCORERS[kind].metric
+    if wanted not in metrics:
+        raise EvaluationError(f"{name}: the scorer {kind} reads lmms-eval's {wanted}, and its task has {', '.join(metrics)}")
+
+
 def score_samples(
     kind: str, samples: list[dict[str, Any]], reported: dict[str, Any], clusters: Sequence[str] | None = None
 ) -> tuple[list[Scored], dict[str, Any]]:
