@@ -140,7 +140,7 @@ def test_an_answer_that_a_sheet_cannot_hold_is_written_without_what_is_in_the_wa
     config = task_config(STUDY.benchmarks["mmbench_en_test"], tmp_path)
     (metric,) = config["metric_list"]
     document = dict.fromkeys(("question", "answer", "hint", "source", "split", "category", "L2-category"), "x")
-    answers = ["= 2", "B\x0b\x00.", "圆形", "nan", ""]
+    answers = ["= 2", "B\x0b\x00\ufffe.", "圆形", "nan", ""]
     rows = [config["process_results"](document | {"index": i}, [answer]) for i, answer in enumerate(answers)]
     metric["aggregation"]([row["submission"] for row in rows], argparse.Namespace(output_path=str(tmp_path)))
     samples = [{"doc_id": i, **row} for i, row in enumerate(rows)]

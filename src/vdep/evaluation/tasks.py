@@ -113,7 +113,9 @@ def _fit_for_a_sheet(config: dict[str, Any], benchmark: Benchmark, asset: Path) 
     as_it_is = config["process_results"]
 
     def process_results(document: dict[str, Any], results: list[str]) -> Any:
-        return as_it_is(document, [re.sub(r"^[=\s]+|[\x00-\x08\x0b-\x0c\x0e-\x1f]", "", answer) for answer in results])
+        return as_it_is(
+            document, [re.sub(r"^[=\s]+|[\x00-\x08\x0b-\x0c\x0e-\x1f\ufffe\uffff]", "", answer) for answer in results]
+        )
 
     config["process_results"] = process_results
 
