@@ -142,6 +142,10 @@ def test_a_picture_is_decoded_as_datasets_decodes_it_and_not_before() -> None:
         assert np.array_equal(np.asarray(picture.open()), np.asarray(ImageOps.exif_transpose(raw)))
     assert identity(picture) != identity(Picture(data + b"\0", ""))
     assert identity(noise) != identity(noise.transpose(Image.Transpose.ROTATE_90))
+    red, green = (Image.new("P", (4, 4)) for _ in range(2))
+    red.putpalette([255, 0, 0])
+    green.putpalette([0, 255, 0])
+    assert identity(red) != identity(green)
     for bad in (b"<html>", b"", data[:100]):
         with pytest.raises(EvaluationError, match=r"row 7 of b\.parquet: the picture is"):
             Picture(bad, "row 7 of b.parquet").convert("RGB").open()
@@ -383,6 +387,9 @@ BAD = {
     "a picture": ("pope", without("image", 5), r"pope: row 5 of test-0.* has nothing in image"),
     "all of a picture": ("pope", spoilt(3), r"pope: row 3 of test-0.*: the picture is in no format that can be read"),
     "a picture for <image>": ("pope", ask_for_two, r"pope: row 2 of test-0.*: the prompt has 2 <image> for 1 pictures"),
+    "what is filtered by": ("seedbench_img", without("data_type"), r"seedbench_img: test-0.*data_type.*another revision"),
+    "a picture's name": ("gqa", without("imageId"), r"gqa: row 0 of testdev-0.* has nothing in imageId"),
+    "one picture's name": ("gqa", without("imageId", 3), r"gqa: row 3 of testdev-0.* has nothing in imageId"),
     "an answer": ("mme", without("answer", 7), r"mme: row 7 of test-0.* has nothing in answer"),
 }
 
@@ -395,6 +402,15 @@ def test_what_is_missing_is_named_with_benchmark_file_and_row(missing: str, done
     with pytest.raises(EvaluationError, match=message):
         run(answering.job(done, asset, name, tmp_path / "out"))
     assert not (tmp_path / "out" / f"{name}.json").exists()
+
+
+@pytest.mark.slow
+def test_a_column_of_pictures_is_no_cluster(done: Path, tmp_path: Path) -> None:
+    asset = answering.make(tmp_path / "data", "okvqa", 4)
+    with pytest.raises(
+        EvaluationError, match=r"okvqa: the documents have no field 'image', .*picture and question always work"
+    ):
+        run(answering.job(done, asset, "okvqa", tmp_path / "out", cluster="image"))
 
 
 @pytest.mark.slow

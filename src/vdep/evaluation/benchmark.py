@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.task import ConfigurableTask
@@ -43,7 +44,14 @@ class BenchmarkTask(ConfigurableTask):
         files = dataset_kwargs["data_files"][split]
         rows = read_parquet(self.name, files, split)
         if self.config.process_docs is not None:
-            rows = self.config.process_docs(rows)
+            try:
+                rows = self.config.process_docs(rows)
+            except (KeyError, ValueError) as error:
+                named = ", ".join(Path(file).name for file in files)
+                raise EvaluationError(
+                    f"{self.name}: {named}: {error.args[0]} The data is another revision; its columns are "
+                    f"{', '.join(name for name in rows.column_names if not name.startswith('__'))}."
+                ) from error
         documents = Documents(self.name, rows, files, joined=self._joined)
         self.dataset = {split: documents}
         self.dataset_no_image = {split: documents.without_pictures()}

@@ -99,7 +99,8 @@ class Documents(Sequence[Document]):
 
     @property
     def column_names(self) -> list[str]:
-        return list(self.features)
+        """Those that can be read by their names: without pictures."""
+        return [column for column in self._text.column_names if column != _ROW]
 
     def _document(self, number: int, row: dict[str, Any]) -> Document:
         source = row.pop(_ROW)
@@ -124,12 +125,19 @@ class _Joined:
 
     def __init__(self, name: str, joined: PictureFiles) -> None:
         rows = read_parquet(name, joined.files, "images")
+        for column in (joined.id, "image"):
+            if column not in rows.column_names:
+                raise EvaluationError(
+                    f"{name}: {Path(joined.files[0]).name} has no column {column!r}: the data is another revision"
+                )
         self._key = joined.key
         self._row_of = {value: row for row, value in enumerate(rows[joined.id])}
         self._pictures = rows.select_columns(["image"]).with_format("arrow")
 
     def picture(self, document: Document) -> Any:
-        name = document[self._key]
+        name = document.get(self._key)
+        if name is None:
+            raise EvaluationError(f"{document.place} has nothing in {self._key}, which names its picture")
         if name not in self._row_of:
             raise EvaluationError(f"{document.place} asks about the picture {name!r}, which none of the files holds")
         return _encoded(self._pictures[self._row_of[name]]["image"][0].as_py(), f"{document.place} (picture {name})")

@@ -98,7 +98,9 @@ def identity(picture: Picture | Image.Image) -> str:
     """What tells a picture from all others: the hash of its file, or of its pixels where a task file made it."""
     if isinstance(picture, Picture):
         return picture.identity
-    return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
+    # as it is shown: two palettes may give the same indices other colours
+    shown = picture.convert("RGB")
+    return hashlib.sha256(f"{shown.size} ".encode() + shown.tobytes()).hexdigest()
 
 
 def requested(request: Any, task_dict: Any) -> list[Any]:
