@@ -88,6 +88,8 @@ class BatchPlan:
         global_batch: samples per step; the last step of an epoch may hold fewer.
         grouping: ``modality_length`` makes every global batch of one modality and of similar length, as in LLaVA's SFT, but
             by tokens instead of words.
+        group_size: samples of a normalisation group, where there are groups (``data.weights``): with ``modality_length`` each
+            gets long and short samples, as the originals' micro-batches do.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class BatchPlan:
         seed: int,
         grouping: Literal["none", "modality_length"] = "none",
         hybrid: Hybrid | None = None,
+        group_size: int | None = None,
     ) -> None:
         if hybrid is not None and grouping != "none":
             raise ValueError("the hybrid schedule mixes modes in every batch and cannot be grouped by length")
@@ -110,6 +113,7 @@ class BatchPlan:
         self.seed = seed
         self.grouping = grouping
         self.hybrid = hybrid
+        self.group_size = group_size
         self._orders: dict[tuple[int, str], np.ndarray] = {}
 
     @property
@@ -226,7 +230,27 @@ class BatchPlan:
             _bring_forward(chosen_batches, 0, [int(self.lengths[b].max()) for b in chosen_batches[:compared]])
             _bring_forward(chosen_batches, 1, [int(self.lengths[b].sum()) for b in chosen_batches[:compared]])
         by_length = [batch[np.argsort(-self.lengths[batch], kind="stable")] for batch in chosen_batches]
+        if self.group_size:
+            by_length = [batch[even_chunks(self.lengths[batch], self.group_size)] for batch in by_length]
         return np.concatenate(by_length) if by_length else np.empty(0, np.int64)
+
+
+def even_chunks(lengths: np.ndarray, size: int) -> np.ndarray:
+    """An order of samples, given with the longest first, in which runs of ``size`` hold about the same number of tokens: each
+    sample goes to the run with the fewest that is not full (as LLaVA's ``split_to_even_chunks`` fills micro-batches). Where
+    ``size`` does not divide them, they are dealt out in turn, as there.
+    """
+    count = -(-len(lengths) // size)
+    if len(lengths) % size:
+        run = np.arange(len(lengths)) % count
+    else:
+        run = np.empty(len(lengths), np.int64)
+        tokens, left = np.zeros(count), np.full(count, size)
+        for place, length in enumerate(lengths):
+            run[place] = target = int(np.where(left > 0, tokens, np.inf).argmin())
+            tokens[target] += length
+            left[target] -= 1
+    return np.argsort(run, kind="stable")
 
 
 def _bring_forward(batches: list[np.ndarray], place: int, weights: list[int]) -> None:

@@ -76,4 +76,5 @@ def build_plan(job: Job, data: PreparedData) -> BatchPlan:
         seed=settings.seed,
         grouping=settings.grouping,
         hybrid=Hybrid(vdep.ratio, vdep.schedule, vdep.mixing) if vdep else None,
+        group_size=settings.group_size,
     )
