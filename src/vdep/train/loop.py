@@ -106,6 +106,9 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     engine.task.train()
     engine.task.model.model.vision_tower.eval()
 
+    # where steps alternate, none has both losses
+    probed = vdep is not None and vdep.mixing == "batch" and not engine.uses_deepspeed
+
     for step in range(first_step, plan.steps):
         heart.beat(f"step {step + 1}")
         batch = plan.batch(step)
@@ -115,7 +118,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
         waited = time.monotonic() - waited
 
         ratio = None
-        if vdep and execution.probe_every and step % execution.probe_every == 0 and not engine.uses_deepspeed:
+        if probed and execution.probe_every and step % execution.probe_every == 0:
             torch.manual_seed(step_seed(settings.seed, step, engine.rank))
             with memory_for("training", micro_batch_helps=True):
                 ratio = gradient_ratio(engine, [micro for micro, _ in received])
