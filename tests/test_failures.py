@@ -18,7 +18,15 @@ from test_training import Runs, checkpoints, finish, log_of, start, torchrun_of
 
 from vdep.errors import TrainingError
 from vdep.train import extension, heartbeat
-from vdep.train.health import FIRST, Health, MicroBatchTooLargeError, is_out_of_memory, memory_for, note_smaller_micro_batch
+from vdep.train.health import (
+    FIRST,
+    Health,
+    MicroBatchTooLargeError,
+    is_out_of_memory,
+    memory_for,
+    note_smaller_micro_batch,
+    smallest_micro_batch,
+)
 from vdep.train.heartbeat import Heartbeat, Watchdog
 from vdep.train.job import Job
 from vdep.train.launch import parse_time_left
@@ -110,6 +118,16 @@ def test_packed_micro_batches_are_halved_until_they_hold_the_longest_sample(runs
     assert [note_smaller_micro_batch(job, job.micro_batch, 2000) for _ in range(2)] == [2500, 2000]
     with pytest.raises(TrainingError, match="with one sample at a time"):
         note_smaller_micro_batch(job, job.micro_batch, 2000)
+
+
+def test_a_normalisation_group_that_stays_whole_is_the_smallest_micro_batch(runs: Runs, tmp_path: Path) -> None:
+    study = world.make_study(vdep={"loss": "sigmoid_l2", "form": "group"}, normalization={"micro_batch": 8})
+    job = job_of(runs, tmp_path, micro_batch=16).model_copy(update={"recipe": study.recipe("tiny", "run", "pretrain")})
+    assert smallest_micro_batch(job_of(runs, tmp_path), 50) == 1
+    assert smallest_micro_batch(job, 50) == 8
+    assert note_smaller_micro_batch(job, 16, 8) == 8
+    with pytest.raises(TrainingError, match="with a normalisation group of 8 samples at a time"):
+        note_smaller_micro_batch(job, 8, 8)
 
 
 @pytest.mark.slow

@@ -160,6 +160,19 @@ def test_answers_of_other_weights_are_refused(folder: Path, graded: list[str]) -
         evaluate(job(folder, "x.json", "mmvet.graded.json", checkpoint="other.json"))
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"passes": {}}', None])
+def test_a_file_that_holds_no_recorded_answers_is_named(text: str | None, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    if text is not None:
+        path.write_text(text)
+    for use in (
+        lambda: GradedAnswers(path, recipe(), "d" * 64),
+        lambda: grade(path, tmp_path / "out.json", JUDGE, JudgeExecution()),
+    ):
+        with pytest.raises(EvaluationError, match=r"some\.json (cannot be read|does not hold recorded answers)"):
+            use()
+
+
 def test_what_was_changed_after_it_was_graded_is_refused(folder: Path, graded: list[str]) -> None:
     recorded = GradedAnswers(folder / "mmvet.graded.json", recipe(), "d" * 64)
     assert recorded(graded[-1])[0] == said(by_length(graded[-1], 0))

@@ -30,7 +30,11 @@ def check_documents(name: str, cluster: str, documents: Any) -> None:
         return
     if cluster not in documents.column_names:
         raise _missing(name, cluster, documents.column_names)
-    _require_several(name, cluster, documents[cluster])
+    values = documents[cluster]
+    for number, value in enumerate(values):
+        if value is None or value == "":
+            raise _empty(name, cluster, number)
+    _require_several(name, cluster, values)
 
 
 def cluster_keys(name: str, cluster: str, samples: Sequence[Mapping[str, Any]], task: Any) -> list[str] | None:
@@ -51,9 +55,7 @@ def cluster_keys(name: str, cluster: str, samples: Sequence[Mapping[str, Any]], 
             raise _missing(name, cluster, document)
         key = _pictures(task, sample["doc_id"]) if cluster == PICTURE else document[cluster]
         if key is None or key == "":
-            raise EvaluationError(
-                f"{name}: document {sample['doc_id']} has no {cluster}, by which benchmarks.{name}.cluster resamples"
-            )
+            raise _empty(name, cluster, sample["doc_id"])
         keys.append(str(key))
     _require_several(name, cluster, keys)
     return keys
@@ -69,6 +71,10 @@ def _missing(name: str, cluster: str, fields: Any) -> EvaluationError:
         f"{name}: the documents have no field {cluster!r}, by which benchmarks.{name}.cluster resamples "
         f"(they have: {', '.join(map(str, fields))}; {PICTURE} and {QUESTION} always work)"
     )
+
+
+def _empty(name: str, cluster: str, number: int) -> EvaluationError:
+    return EvaluationError(f"{name}: document {number} has no {cluster}, by which benchmarks.{name}.cluster resamples")
 
 
 def _require_several(name: str, cluster: str, values: Sequence[Any]) -> None:

@@ -163,6 +163,21 @@ def check(judge: Judge, limits: JudgeExecution) -> None:
         probe(Server.from_environment(judge, limits.timeout), limits)
 
 
+def read_answers(path: Path) -> dict[str, Any]:
+    """What ``vdep answer`` wrote, graded or not.
+
+    Raises:
+        EvaluationError: where it is something else.
+    """
+    try:
+        document = read_json(path)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict) or not document.keys() >= {"passes", "instructions", "recipe", "weights"}:
+        raise EvaluationError(f"{path} does not hold recorded answers: it should be what `vdep answer` or `vdep grade` wrote")
+    return document
+
+
 def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> None:
     """Grade recorded answers, and write them down with their grades, and who gave them when.
 
@@ -173,7 +188,7 @@ def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> 
     Raises:
         EvaluationError: where not every answer could be graded. A next call asks only for the rest.
     """
-    document = read_json(answers)
+    document = read_answers(answers)
     recorded = [row["rest"] for each in document["passes"].values() for row in each["rows"]]
     wanted = [document["instructions"] + rest for rest in dict.fromkeys(recorded)]
     with exclusive_lock(graded.with_suffix(".lock"), f"the grading of {answers}", wait_seconds=5):

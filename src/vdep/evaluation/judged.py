@@ -16,9 +16,10 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from ..errors import EvaluationError
-from ..files import read_json, write_json
+from ..files import write_json
 from ..recipe import EvaluationRecipe
 from ..settings import Judge
+from .grades import read_answers
 from .judge import exact_match_grade, mmvet_instructions
 from .tasks import LMMS_EVAL_VERSION
 
@@ -112,11 +113,11 @@ class GradedAnswers:
     """
 
     def __init__(self, path: Path, recipe: EvaluationRecipe, weights: str) -> None:
-        self.document = read_json(path)
+        self.document = read_answers(path)
         assert recipe.judge is not None
         wanted = {"recipe": recipe.of_answers.digest, "weights": weights, "judge": recipe.judge.model_dump(mode="json")}
         for key, value in wanted.items():
-            if self.document[key] != value:
+            if self.document.get(key) != value:
                 raise EvaluationError(f"{path} holds answers of another {key}: remove it, and start again")
         self.judge = recipe.judge
         rows = [row for recorded in self.document["passes"].values() for row in recorded["rows"]]

@@ -103,21 +103,31 @@ def memory_for(what: str, *, micro_batch_helps: bool = False) -> Iterator[None]:
         ) from error
 
 
-def note_smaller_micro_batch(job: Job, micro_batch: int, one_sample: int) -> int:
+def smallest_micro_batch(job: Job, longest: int) -> int:
+    """Below what a smaller micro-batch changes nothing: one sample, or with packing the tokens of the ``longest``; and the
+    normalisation group that the image loss takes the mean of (``form: group``), which is never divided."""
+    vdep, settings = job.recipe.vdep, job.recipe.settings
+    together = settings.group_size if vdep is not None and vdep.form == "group" else None
+    # packed groups differ in tokens: where they have fewer than so many samples of the greatest length, halving may still help
+    return longest if job.execution.packing else min(together or 1, settings.global_batch)
+
+
+def note_smaller_micro_batch(job: Job, micro_batch: int, smallest: int) -> int:
     """Halve the micro-batch for the next attempt; returns it. The mathematics stays: more accumulation, the same batches.
 
     Args:
         micro_batch: the one that was too large. Several ranks may say so of the same attempt.
-        one_sample: how large a micro-batch is at least: 1, or with packing the tokens of the longest sample.
+        smallest: from ``smallest_micro_batch``.
 
     Raises:
-        TrainingError: where one sample at a time is too much.
+        TrainingError: where the smallest is too much.
     """
-    if micro_batch <= one_sample:
+    if micro_batch <= smallest:
+        at_a_time = "one sample" if smallest == 1 or job.execution.packing else f"a normalisation group of {smallest} samples"
         raise TrainingError(
-            f"out of memory with one sample at a time. Set execution.{job.recipe.stage}.activation_checkpointing, "
+            f"out of memory with {at_a_time} at a time. Set execution.{job.recipe.stage}.activation_checkpointing, "
             "another engine (zero2, zero3), or use a larger GPU."
         )
-    smaller = max(one_sample, micro_batch // 2)
+    smaller = max(smallest, micro_batch // 2)
     write_json(job.smaller_micro_batch, {"configured": job.configured_micro_batch, "micro_batch": smaller})
     return smaller

@@ -30,7 +30,7 @@ from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
 from .final import rehearse_final, write_final
 from .flops import StepFlops, peak_flops
-from .health import Health, MicroBatchTooLargeError, memory_for, note_smaller_micro_batch
+from .health import Health, MicroBatchTooLargeError, memory_for, note_smaller_micro_batch, smallest_micro_batch
 from .heartbeat import SLOWER, Heartbeat
 from .job import RESUME_EXIT_CODE, Job
 from .logs import TrainingLogs, Work
@@ -70,8 +70,7 @@ def train(job: Job) -> int:
             code = _train(job, data, engine, micro_batch, stop, heart)
         except MicroBatchTooLargeError as error:
             # the process group stays open: the other ranks are in a collective, and closing it would wait for them
-            one_sample = int(data.lengths.max()) if execution.packing else 1
-            smaller = note_smaller_micro_batch(job, micro_batch, one_sample)
+            smaller = note_smaller_micro_batch(job, micro_batch, smallest_micro_batch(job, int(data.lengths.max())))
             log.warning("out of memory; next time with a micro-batch of %d %s: %s", smaller, job.unit, error)
             return RESUME_EXIT_CODE
         finally:
