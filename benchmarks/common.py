@@ -76,7 +76,7 @@ GEOMETRIES = {
     "3b": Geometry("tinyllava", 27, 1152, 384, 14, 32, 2560, 10240, 32, 51200),
     "cpu": CPU,
     "short": CPU_SHORT,
-    "tiny": Geometry("llava", 2, 32, 56, 14, 2, 64, 128, 4, 512),
+    "tiny": Geometry("llava", 2, 32, 56, 14, 2, 64, 128, 4, 576),
 }
 
 

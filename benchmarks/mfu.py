@@ -82,7 +82,7 @@ def make_weights(geometry: Geometry, folder: Path, device: torch.device) -> None
     else:
         processor = SiglipImageProcessorPil(size={"height": side, "width": side})
     processor.save_pretrained(folder / "made-tower")
-    tokenizer.save("llama" if geometry.family == "llava" else "phi", geometry.vocabulary, folder / "made-language")
+    tokenizer.save("llama" if geometry.family == "llava" else "phi", folder / "made-language")
 
 
 def make_data(stage: Stage, samples: int, shrink: int, folder: Path) -> None:
