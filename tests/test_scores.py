@@ -207,11 +207,11 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are() -> None:
         check_documents("gqa", "imageID", documents(imageId=["1", "2"], question=["a", "b"]))
     with pytest.raises(EvaluationError, match=message):
         cluster_keys("gqa", "imageID", logged([1, 0], imageId=["1", "2"], question=["a", "b"]), Task())
-    with pytest.raises(EvaluationError, match="gqa: document 1 has no imageId"):
+    with pytest.raises(EvaluationError, match="gqa: document 1 has nothing in imageId"):
         check_documents("gqa", "imageId", documents(imageId=["1", None]))
-    with pytest.raises(EvaluationError, match="gqa: document 1 has no imageId"):
+    with pytest.raises(EvaluationError, match="gqa: document 1 has nothing in imageId"):
         cluster_keys("gqa", "imageId", logged([1, 0], imageId=["1", None]), Task())
-    with pytest.raises(EvaluationError, match="ai2d: document 1 has no picture"):
+    with pytest.raises(EvaluationError, match="ai2d: document 1 has nothing in picture"):
         cluster_keys("ai2d", "picture", logged([1, 0]), Task((1,), ()))
 
 

@@ -21,10 +21,10 @@ QUESTION = "question"
 
 
 def check_documents(name: str, cluster: str, documents: Any) -> None:
-    """Before anything is asked: the documents (a ``datasets.Dataset``) have the field, with more than one value.
+    """Before anything is asked: the documents (``documents.Documents``) have the field, with more than one value.
 
     Raises:
-        EvaluationError: naming the benchmark, the field and the fields there are.
+        EvaluationError: naming the benchmark, the field, and the fields there are or the row that has nothing in it.
     """
     if cluster in (PICTURE, QUESTION):
         return
@@ -33,7 +33,7 @@ def check_documents(name: str, cluster: str, documents: Any) -> None:
     values = documents[cluster]
     for number, value in enumerate(values):
         if value is None or value == "":
-            raise _empty(name, cluster, number)
+            raise _empty(name, cluster, getattr(documents[number], "place", f"{name}: document {number}"))
     _require_several(name, cluster, values)
 
 
@@ -55,7 +55,7 @@ def cluster_keys(name: str, cluster: str, samples: Sequence[Mapping[str, Any]], 
             raise _missing(name, cluster, document)
         key = _pictures(task, sample["doc_id"]) if cluster == PICTURE else document[cluster]
         if key is None or key == "":
-            raise _empty(name, cluster, sample["doc_id"])
+            raise _empty(name, cluster, f"{name}: document {sample['doc_id']}")
         keys.append(str(key))
     _require_several(name, cluster, keys)
     return keys
@@ -73,8 +73,8 @@ def _missing(name: str, cluster: str, fields: Any) -> EvaluationError:
     )
 
 
-def _empty(name: str, cluster: str, number: int) -> EvaluationError:
-    return EvaluationError(f"{name}: document {number} has no {cluster}, by which benchmarks.{name}.cluster resamples")
+def _empty(name: str, cluster: str, place: str) -> EvaluationError:
+    return EvaluationError(f"{place} has nothing in {cluster}, by which benchmarks.{name}.cluster resamples")
 
 
 def _require_several(name: str, cluster: str, values: Sequence[Any]) -> None:
