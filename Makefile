@@ -17,12 +17,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo demo-all test test-fast test-long bench env lock clean
 
 demo: env
-	$(BIN)/snakemake main $(DEMO)
+	$(BIN)/snakemake demo $(DEMO)
 	@cat results/demo/tables/skills.md
 	@echo "The tables are in results/demo/tables, the attention figure is results/demo/figures/attention.png"
 
 demo-all: env
-	$(BIN)/snakemake all controls results/demo/tables/controls.csv $(DEMO)
+	$(BIN)/snakemake demo all controls results/demo/tables/controls.csv $(DEMO)
 
 test: env
 	$(BIN)/pytest -m "not long and not gpu"

@@ -22,7 +22,6 @@ include: "rules/evaluate.smk"
 include: "rules/submission.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
-include: "rules/demo.smk"
 
 
 rule all:
@@ -50,6 +49,9 @@ rule submissions:
 rule assets:
     input:
         asset_targets(),
+
+
+include: "rules/demo.smk"
 
 
 onstart:

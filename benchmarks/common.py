@@ -34,7 +34,7 @@ from vdep.data.conversation import IGNORE_INDEX, IMAGE_INDEX, Mode
 from vdep.model import packed
 from vdep.model.llava import assemble, count_image_tokens, drop_unused_layers, projector
 from vdep.model.task import AlignmentTask
-from vdep.settings import VdepSettings, VisionTower
+from vdep.study.settings import VdepSettings, VisionTower
 
 PROMPT = 4
 """Text tokens before the image, and after it until the answer."""

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from common import Claim, arguments, report
 
-from vdep.demo.benchmarks import make_benchmark
-from vdep.demo.weights import SHIPPED
 from vdep.evaluation.tasks import offline_environment, task_config
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
-from vdep.settings import Benchmark, VisionTower
+from vdep.study.settings import Benchmark, VisionTower
+from vdep_demo.base_weights.make import SHIPPED
+from vdep_demo.world.benchmarks import make_benchmark
 
 QUESTIONS = 120
 BENCHMARK = Benchmark(

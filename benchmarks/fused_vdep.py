@@ -40,7 +40,7 @@ from transformers import LlavaForConditionalGeneration
 from vdep.data.collate import Batch
 from vdep.data.conversation import Mode
 from vdep.model.objective import image_losses
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 
 BATCH, TEXT = 4, 20
 ALPHA = 0.001

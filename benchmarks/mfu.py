@@ -38,11 +38,11 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from vdep.assets.manifest import only_file
 from vdep.data.prepare import ArchiveRoute, prepare
-from vdep.demo import tokenizer
 from vdep.files import sha256, write_json
-from vdep.settings import Stage
-from vdep.study import Study, deep_merge, load_study
+from vdep.study.settings import Stage
+from vdep.study.study import Study, deep_merge, load_study
 from vdep.train.build import PROJECTOR_FILE
+from vdep_demo.base_weights import tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 from common import Claim, report, say
 
-from vdep.workflow import warm
+from vdep_demo import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "results" / "demo" / "runs" / "demo-llava" / "baseline" / "finetune" / "done.json"

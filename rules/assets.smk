@@ -12,4 +12,4 @@ rule fetch:
     params:
         asset=asset_json,
     shell:
-        "python -m vdep fetch --name {wildcards.asset} --asset {params.asset:q} --manifest {output:q} > {log:q} 2>&1"
+        "$VDEP fetch --name {wildcards.asset} --asset {params.asset:q} --manifest {output:q} > {log:q} 2>&1"

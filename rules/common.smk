@@ -7,11 +7,9 @@ from snakemake.exceptions import WorkflowError
 
 from vdep.errors import ConfigError, UserError
 from vdep.evaluation import grades
-from vdep.recipe import canonical_json
-from vdep.study import apply_lock, load_study, split_checkpoint
-from vdep.workflow import driver, warm
-
-driver.prepare_environment(Path(workflow.basedir))
+from vdep.study.recipe import canonical_json
+from vdep.study.study import apply_lock, load_study, split_checkpoint
+from vdep.run import driver
 
 
 def read_lock():
@@ -25,6 +23,7 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 RESULTS, RESOURCES, EXECUTION = STUDY.results, STUDY.resources, STUDY.execution
+driver.prepare_environment(Path(workflow.basedir), EXECUTION.command)
 ABLATIONS = STUDY.ablation_tables
 PREPARATIONS = {
     f"{recipe.name}-{recipe.key}": recipe
@@ -283,8 +282,7 @@ def main_targets():
     figures = [
         f"{RESULTS}/figures/{name}.{ending}" for name in (*STUDY.figures, *STUDY.loss_figures) for ending in ("png", "csv")
     ]
-    skills = [f"{RESULTS}/tables/skills.{ending}" for ending in ("csv", "md")] if STUDY.skills else []
-    return tables + figures + skills
+    return tables + figures
 
 
 def ablation_tables():
@@ -318,7 +316,5 @@ def before_the_first_job():
         if any(job.rule.name == "grade" and job.is_local for job in jobs):
             # before hours of GPUs are spent on what nobody will grade
             grades.check(STUDY.judge, EXECUTION.judge)
-        if workflow.local_exec and EXECUTION.warm:
-            warm.start(Path(RESOURCES, "cache", "datasets").resolve())
     except UserError as error:
         raise WorkflowError(str(error))

@@ -17,5 +17,5 @@ rule prepare:
     params:
         recipe=preparation_recipe,
     shell:
-        "python -m vdep prepare --recipe {params.recipe:q} --inputs {input:q} --manifest {output:q} --workers {threads} "
+        "$VDEP prepare --recipe {params.recipe:q} --inputs {input:q} --manifest {output:q} --workers {threads} "
         "> {log:q} 2>&1"

@@ -18,7 +18,7 @@ rule answer:
     params:
         recipe=answer_recipe,
     shell:
-        "python -m vdep answer --recipe {params.recipe:q} --execution {resources.execution:q} "
+        "$VDEP answer --recipe {params.recipe:q} --execution {resources.execution:q} "
         "--checkpoint {input.checkpoint:q} --data {input.data:q} --answers {output:q} > {log:q} 2>&1"
 
 
@@ -41,7 +41,7 @@ rule grade:
     params:
         judge=canonical_json(STUDY.judge and STUDY.judge.model_dump(mode="json")),
     shell:
-        "python -m vdep grade --judge {params.judge:q} --execution {resources.execution:q} --answers {input:q} "
+        "$VDEP grade --judge {params.judge:q} --execution {resources.execution:q} --answers {input:q} "
         "--graded {output:q} > {log:q} 2>&1"
 
 
@@ -64,5 +64,5 @@ rule evaluate:
     params:
         recipe=evaluation_recipe,
     shell:
-        "python -m vdep evaluate --recipe {params.recipe:q} --execution {resources.execution:q} "
+        "$VDEP evaluate --recipe {params.recipe:q} --execution {resources.execution:q} "
         "--checkpoint {input.checkpoint:q} --data {input.data:q} --graded {input.graded:q} --scores {output:q} > {log:q} 2>&1"

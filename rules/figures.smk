@@ -17,7 +17,7 @@ rule attention:
     params:
         settings=attention_parameters,
     shell:
-        "python -m vdep attention --settings {params.settings:q} --execution {resources.execution:q} "
+        "$VDEP attention --settings {params.settings:q} --execution {resources.execution:q} "
         "--checkpoint {input.checkpoint:q} --images {input.images:q} --output {output:q} > {log:q} 2>&1"
 
 

@@ -19,5 +19,5 @@ rule submission:
     params:
         recipe=evaluation_recipe,
     shell:
-        "python -m vdep evaluate --recipe {params.recipe:q} --execution {resources.execution:q} "
+        "$VDEP evaluate --recipe {params.recipe:q} --execution {resources.execution:q} "
         "--checkpoint {input.checkpoint:q} --data {input.data:q} --scores {output:q} > {log:q} 2>&1"

@@ -18,20 +18,3 @@ rule table:
         definition=table_definition,
     script:
         "../workflow_scripts/table.py"
-
-
-rule skills:
-    input:
-        [scores_file(*key) for key in skill_evaluations()],
-    output:
-        csv=f"{RESULTS}/tables/skills.csv",
-        markdown=f"{RESULTS}/tables/skills.md",
-    log:
-        f"{RESULTS}/logs/tables/skills.log",
-    localrule: True
-    conda:
-        "../envs/vdep.yaml"
-    params:
-        evaluations=canonical_json(skill_evaluations()),
-    script:
-        "../workflow_scripts/skills.py"

@@ -20,7 +20,7 @@ rule pretrain:
     params:
         recipe=recipe_of("pretrain"),
     shell:
-        "python -m vdep train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
+        "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} --done {output:q} 2>&1 | tee {log:q}"
 
 
@@ -44,7 +44,7 @@ rule finetune:
     params:
         recipe=recipe_of("finetune"),
     shell:
-        "python -m vdep train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
+        "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} --initial {input.initial:q} --done {output:q} "
         "2>&1 | tee {log:q}"
 
@@ -68,5 +68,5 @@ rule import_checkpoint:
     params:
         recipe=import_recipe,
     shell:
-        "python -m vdep import-checkpoint --recipe {params.recipe:q} --tower {input.tower:q} "
+        "$VDEP import-checkpoint --recipe {params.recipe:q} --tower {input.tower:q} "
         "--checkpoint {input.checkpoint:q} --done {output:q} > {log:q} 2>&1"

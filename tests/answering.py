@@ -15,14 +15,14 @@ import world
 import yaml
 from PIL import Image
 
-from vdep.demo.benchmarks import make_benchmark
+from vdep.data.tokenizer import load_tokenizer
 from vdep.evaluation.run import EvaluationJob
 from vdep.files import write_json
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
-from vdep.model.tokenizer import load_tokenizer
-from vdep.recipe import EvaluationRecipe
-from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings, Judge
+from vdep.study.recipe import EvaluationRecipe
+from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings, Judge
+from vdep_demo.world.benchmarks import make_benchmark
 
 Rows = list[dict[str, Any]]
 
@@ -120,7 +120,7 @@ def job(done: Path, asset: Path, name: str, folder: Path, family: str = "llama",
         template=world.FAMILIES[family][1],
         image=world.make_study(family).stage("tiny", "run", "finetune").image,
         evaluation=EvaluationSettings(precision="float32"),
-        judge=Judge(kind="exact_match", model="exact_match") if settings.judged else None,
+        judge=Judge(kind="function", model="vdep_demo.judge:exact_match") if settings.judged else None,
     )
     return EvaluationJob(
         recipe=recipe, checkpoint=done, asset=asset, cache=folder / "cache", output=folder / f"{name}.json",
@@ -132,8 +132,6 @@ def make(folder: Path, name: str, questions: int, change: Callable[[Rows], Rows]
     """The demo's test set of a benchmark, and what ``change`` makes of its rows."""
     folder.mkdir(parents=True, exist_ok=True)
     make_benchmark(folder, name, questions, 5)
-    # chance is computed for the demo's own questions
-    (folder / "questions.json").unlink()
     if change is not None:
         (file,) = (path for path in folder.glob("*.parquet") if not path.name.startswith("images"))
         rewrite(file, change)
@@ -221,7 +219,7 @@ def oddly(rows: Rows) -> Rows:
 
 def large_jpegs(count: int) -> list[bytes]:
     """Different pictures of 1224 x 1632, as a phone takes them."""
-    from vdep.demo.scenes import render, sample_scenes
+    from vdep_demo.world.scenes import render, sample_scenes
 
     scenes = [render(scene) for scene in sample_scenes(count, "test", 9)]
     return [encoded(image.resize((1224, 1632), Image.Resampling.BICUBIC), "JPEG") for image in scenes]

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
+from vdep.run.heartbeat import PREFIX, count
+from vdep.run.job import Job
 from vdep.train import loop
-from vdep.train.heartbeat import PREFIX, count
-from vdep.train.job import Job
 
 
 def attempt(job: Job, port: int) -> int:

@@ -24,10 +24,10 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from vdep.recipe import METHOD_VERSION
-from vdep.settings import Stage
+from vdep.run.job import Job
+from vdep.study.recipe import METHOD_VERSION
+from vdep.study.settings import Stage
 from vdep.train import build, engine, loop
-from vdep.train.job import Job
 
 GOLDEN = Path(__file__).parent / "golden.json"
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from vdep.evaluation.judge import exact_match_grade
+from vdep_demo.judge import exact_match
 
 SERVED_MODEL = "judge-2026-01-01"
 
@@ -42,7 +42,7 @@ ENDLESS = Reply(b"", headers=(("Content-Length", "1000000"),), endless=True)
 
 
 def grades(prompt: str) -> Reply:
-    return says(exact_match_grade(prompt))
+    return says(str(exact_match(prompt)))
 
 
 class JudgeServer:

@@ -20,9 +20,9 @@ from battery import attempt
 from originals import material
 from safetensors.numpy import save_file
 
-from vdep.settings import Stage
+from vdep.run.job import Job
+from vdep.study.settings import Stage
 from vdep.train.build import PROJECTOR_FILE
-from vdep.train.job import Job
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from PIL import Image
 from vdep.data.collate import Row, collate
 from vdep.data.conversation import IGNORE_INDEX, TEMPLATES, encode_conversation, encode_segments, prompt_segments
 from vdep.data.images import ImageTransform, load_processor
+from vdep.data.tokenizer import load_tokenizer
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
 from vdep.model.task import AlignmentTask
-from vdep.model.tokenizer import load_tokenizer
 
 KINDS = {"llama": "vicuna_v1", "gpt2": "phi", "gpt2 with trimmed offsets": "phi"}
 

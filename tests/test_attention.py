@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vdep.data.conversation import TEMPLATES, encode_segments, prompt_segments
-from vdep.demo.gallery import make_gallery
+from vdep.data.tokenizer import load_tokenizer
 from vdep.errors import ReportError
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model, image_features, load_checkpoint, projector, splice
-from vdep.model.tokenizer import load_tokenizer
 from vdep.report.attention import attention_rows, flow, instruction_positions, list_images
 from vdep.report.attention_data import Flow, total_interval
 from vdep.report.attention_figure import draw, shown_layers, totals_csv
+from vdep_demo.world.gallery import make_gallery
 
 QUESTION = "Describe this photo in detail."
 

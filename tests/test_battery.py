@@ -12,7 +12,7 @@ import pytest
 import world
 
 from vdep.files import folder_digest
-from vdep.train.job import Job
+from vdep.run.job import Job
 
 KILLS = [pytest.param(5, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.long)]
 

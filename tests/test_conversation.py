@@ -22,7 +22,7 @@ from vdep.data.conversation import (
     encode_segments,
     prompt_segments,
 )
-from vdep.model.tokenizer import load_tokenizer
+from vdep.data.tokenizer import load_tokenizer
 
 CHARACTERS = [chr(c) for c in range(32, 127)] + ["\n", "é", "圖", "😀"]
 

@@ -9,12 +9,12 @@ import pytest
 import world
 from test_workflow import snakemake
 
-from vdep.demo.language import CORE_SKILLS
+from vdep_demo.world.language import CORE_SKILLS
 
 pytestmark = pytest.mark.long
 
 TABLES = ("main_vqa", "main_general", "main_mme")
-DEMO = ("main", "--configfile", "config/demo.yaml", "--cores", "2")
+DEMO = ("demo", "--configfile", "config/demo.yaml", "--cores", "2")
 
 
 @pytest.fixture(scope="module")

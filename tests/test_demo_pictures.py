@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from vdep.data.images import ImageTransform, decode_image, load_processor
-from vdep.demo import pictures
-from vdep.demo.benchmarks import make_benchmark
-from vdep.demo.data import make_captions, make_conversations
-from vdep.demo.gallery import make_gallery
-from vdep.demo.scenes import GRID, IMAGE_SIZE, Scene, render, sample_scenes
-from vdep.demo.weights import SHIPPED
+from vdep_demo.base_weights.make import SHIPPED
+from vdep_demo.world import pictures
+from vdep_demo.world.benchmarks import make_benchmark
+from vdep_demo.world.data import make_captions, make_conversations
+from vdep_demo.world.gallery import make_gallery
+from vdep_demo.world.scenes import GRID, IMAGE_SIZE, Scene, render, sample_scenes
 
 SCENES = sample_scenes(3000, "train", 17)
 KINDS: dict[str, Callable[[pictures.Form], bool]] = {

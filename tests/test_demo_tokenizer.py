@@ -7,7 +7,8 @@ import re
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vdep.demo import language, tokenizer
+from vdep_demo.base_weights import tokenizer
+from vdep_demo.world import language
 
 LLAMA, PHI = tokenizer.build("llama"), tokenizer.build("phi")
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vdep.demo import language, tokenizer
-from vdep.demo.benchmarks import MAKERS, make_benchmark
-from vdep.demo.data import make_captions, make_conversations, random_turn
-from vdep.demo.prompts import CHOICE_STYLES, OPEN_STYLES, pose
-from vdep.demo.scenes import IMAGE_SIZE, crowded_scenes, handwritten_digits, render, sample_scenes, thing_mask
 from vdep.files import folder_digest
+from vdep_demo.base_weights import tokenizer
+from vdep_demo.world import language
+from vdep_demo.world.benchmarks import MAKERS, make_benchmark
+from vdep_demo.world.data import make_captions, make_conversations, random_turn
+from vdep_demo.world.prompts import CHOICE_STYLES, OPEN_STYLES, pose
+from vdep_demo.world.scenes import IMAGE_SIZE, crowded_scenes, handwritten_digits, render, sample_scenes, thing_mask
 
 THING = re.compile(
     r"(?P<place>(?:top|middle|bottom) (?:left|center|right)) (?:label (?P<label>\d) )?"

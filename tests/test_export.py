@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, AutoProcessor, LlavaForConditiona
 
 from vdep.data.conversation import TEMPLATES, encode_segments, prompt_segments
 from vdep.data.images import load_processor
-from vdep.demo.scenes import render, sample_scenes
+from vdep.data.tokenizer import load_tokenizer
 from vdep.errors import ConfigError
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import LlavaWithHeadBias, build_model, load_checkpoint
-from vdep.model.tokenizer import load_tokenizer
-from vdep.settings import VisionTower
+from vdep.study.settings import VisionTower
+from vdep_demo.world.scenes import render, sample_scenes
 
 QUESTIONS = ("What color is the circle?", "Where is the red square?\nAnswer the question using a single word or phrase.")
 

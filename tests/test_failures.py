@@ -17,7 +17,11 @@ import world
 from test_training import Runs, checkpoints, finish, log_of, start, torchrun_of
 
 from vdep.errors import TrainingError
-from vdep.train import extension, heartbeat
+from vdep.run import heartbeat
+from vdep.run.heartbeat import Heartbeat, Watchdog
+from vdep.run.job import Job
+from vdep.run.launch import parse_time_left
+from vdep.train import extension
 from vdep.train.health import (
     FIRST,
     Health,
@@ -27,9 +31,6 @@ from vdep.train.health import (
     note_smaller_micro_batch,
     smallest_micro_batch,
 )
-from vdep.train.heartbeat import Heartbeat, Watchdog
-from vdep.train.job import Job
-from vdep.train.launch import parse_time_left
 
 
 @pytest.fixture(scope="module")

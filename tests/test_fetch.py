@@ -18,7 +18,7 @@ from vdep.assets.lock import write_lock
 from vdep.assets.manifest import verify
 from vdep.errors import AssetError
 from vdep.files import folder_digest
-from vdep.settings import HubAsset, ShippedAsset, UrlAsset
+from vdep.study.settings import HubAsset, ShippedAsset, UrlAsset
 
 CONTENT = bytes(range(256)) * 4000
 COMMIT = "c0ffee" * 6 + "beef"

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vdep.data.loader import MicroBatches, count, trained_lengths
 from vdep.data.plan import Hybrid
 from vdep.model.llava import drop_unused_layers
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 from vdep.train.flops import StepFlops, peak_flops
 from vdep.train.logs import Throughput, Work, progress_line
 

@@ -12,7 +12,7 @@ import pytest
 import world
 from golden import CASES, CHANGES, GOLDEN
 
-from vdep.recipe import METHOD_VERSION
+from vdep.study.recipe import METHOD_VERSION
 
 pytestmark = pytest.mark.slow
 

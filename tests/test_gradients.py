@@ -21,7 +21,7 @@ from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid
 from vdep.data.prepared import PreparedData
 from vdep.model.llava import build_model, drop_unused_layers, image_features, projector, set_dropout
 from vdep.model.task import AlignmentTask
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 
 FAMILIES = list(world.FAMILIES)
 

@@ -10,7 +10,7 @@ import pytest
 
 from vdep.__main__ import run
 from vdep.data.conversation import TEMPLATES, encode_segments, prompt_segments
-from vdep.model.tokenizer import load_tokenizer
+from vdep.data.tokenizer import load_tokenizer
 
 TALK = [
     {"from": "human", "value": "<image>\nWhat color is the circle?"},

@@ -20,10 +20,11 @@ from judge_server import ENDLESS, NOTHING, SERVED_MODEL, JudgeServer, Reply, fai
 
 from vdep.errors import EvaluationError
 from vdep.evaluation.grades import GradeLog, check, grade
-from vdep.evaluation.judge import Busy, NoGrade, Server, exact_match_grade, mmvet_instructions, read_grade
+from vdep.evaluation.judge import Busy, NoGrade, Server, mmvet_instructions, read_grade
 from vdep.evaluation.pace import NotGraded, Pace
 from vdep.files import read_json, write_json
-from vdep.settings import Judge, JudgeExecution
+from vdep.study.settings import Judge, JudgeExecution
+from vdep_demo.judge import exact_match
 
 SECRET = "sk-not-to-be-shown"
 JUDGE = Judge(kind="openai", model="gpt-4o-2024-11-20")
@@ -45,17 +46,17 @@ HOSTILE = {
 @pytest.mark.parametrize(
     ("truth", "prediction", "expected"),
     [
-        ("red", "red", "1.0"),
-        ("red", "Red.", "1.0"),
-        ("red", "green", "0.0"),
-        ("red", "", "0.0"),
-        ("red<OR>crimson", "crimson", "1.0"),
-        ("red<AND>7", "a red 7", "1.0"),
-        ("red<AND>7", "a red 8", "0.0"),
+        ("red", "red", 1),
+        ("red", "Red.", 1),
+        ("red", "green", 0),
+        ("red", "", 0),
+        ("red<OR>crimson", "crimson", 1),
+        ("red<AND>7", "a red 7", 1),
+        ("red<AND>7", "a red 8", 0),
     ],
 )
-def test_the_local_judge_compares_words(truth: str, prediction: str, expected: str) -> None:
-    assert exact_match_grade(f"Compare.\n\nQuestion | ...\nWhat is it? | {truth} | {prediction} |") == expected
+def test_the_local_judge_compares_words(truth: str, prediction: str, expected: float) -> None:
+    assert exact_match(f"Compare.\n\nQuestion | ...\nWhat is it? | {truth} | {prediction} |") == expected
 
 
 # -- one grade
@@ -392,7 +393,7 @@ def test_a_server_that_is_not_there_is_named_without_its_password(monkeypatch: p
 
 def test_the_demos_judge_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "no address")
-    check(Judge(kind="exact_match", model="exact_match"), QUICK)
+    check(Judge(kind="function", model="vdep_demo.judge:exact_match"), QUICK)
 
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

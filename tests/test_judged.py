@@ -13,7 +13,6 @@ import world
 from judge_server import SERVED_MODEL, JudgeServer, Reply, says
 from test_workflow import snakemake
 
-from vdep.demo.benchmarks import make_benchmark
 from vdep.errors import EvaluationError
 from vdep.evaluation.grades import grade, mmvet_prompt
 from vdep.evaluation.judged import GradedAnswers
@@ -22,8 +21,9 @@ from vdep.evaluation.samples import read_samples
 from vdep.files import read_json, write_json
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
-from vdep.recipe import EvaluationRecipe
-from vdep.settings import Benchmark, EvaluationSettings, Judge, JudgeExecution
+from vdep.study.recipe import EvaluationRecipe
+from vdep.study.settings import Benchmark, EvaluationSettings, Judge, JudgeExecution
+from vdep_demo.world.benchmarks import make_benchmark
 
 pytestmark = pytest.mark.slow
 
@@ -221,9 +221,9 @@ def test_the_workflow_asks_a_judge_and_keeps_its_key_to_itself(
 
 
 def test_words_compared_on_this_machine_need_one_step(folder: Path) -> None:
-    local = Judge(kind="exact_match", model="exact_match")
+    local = Judge(kind="function", model="vdep_demo.judge:exact_match")
     scores = evaluate(job(folder, "local.json", judge=local))
-    assert scores["judge"] == "exact_match (local)"
+    assert scores["judge"] == "vdep_demo.judge:exact_match (local)"
     assert 0 <= scores["seen"]["parts"]["score"]["value"] <= 100
 
 

@@ -17,9 +17,9 @@ from torch._dynamo.utils import counters
 from vdep.data.loader import MicroBatches
 from vdep.errors import ConfigError
 from vdep.model.kernels import use_kernels
-from vdep.settings import VdepSettings
+from vdep.run.job import Job
+from vdep.study.settings import VdepSettings
 from vdep.train.build import build_task
-from vdep.train.job import Job
 
 
 @pytest.mark.long

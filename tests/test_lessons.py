@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vdep.data.conversation import IMAGE_INDEX, TEMPLATES, encode_segments, training_segments
-from vdep.demo.language import _absent_name, ask_yes_no, full_name
-from vdep.demo.language_model import (
+from vdep.data.tokenizer import load_tokenizer
+from vdep_demo.base_weights.language_model import (
     COOL_DOWN,
     WARM_UP,
     LanguageModelRecipe,
@@ -21,10 +21,10 @@ from vdep.demo.language_model import (
     embed,
     new_model,
 )
-from vdep.demo.lessons import COURSES, Disturbance, Document, Writer, pad
-from vdep.demo.scenes import COLUMNS, GRID, ROWS, Scene, sample_scenes
-from vdep.demo.tokenizer import save
-from vdep.model.tokenizer import load_tokenizer
+from vdep_demo.base_weights.lessons import COURSES, Disturbance, Document, Writer, pad
+from vdep_demo.base_weights.tokenizer import save
+from vdep_demo.world.language import _absent_name, ask_yes_no, full_name
+from vdep_demo.world.scenes import COLUMNS, GRID, ROWS, Scene, sample_scenes
 
 SCENES = sample_scenes(40, "train", 5)
 

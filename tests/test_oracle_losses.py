@@ -19,15 +19,15 @@ from safetensors.numpy import load_file
 from vdep.data.collate import Batch, Row, collate
 from vdep.data.conversation import IGNORE_INDEX, TEMPLATES, encode_conversation
 from vdep.data.images import ImageTransform, decode_image, load_processor
+from vdep.data.tokenizer import load_tokenizer
 from vdep.data.weights import weigh
 from vdep.model import packed
 from vdep.model.llava import build_model, new_projector, projector
 from vdep.model.task import AlignmentTask
-from vdep.model.tokenizer import load_tokenizer
-from vdep.settings import VisionTower
-from vdep.study import load_study
+from vdep.run.job import Job
+from vdep.study.settings import VisionTower
+from vdep.study.study import load_study
 from vdep.train.build import build_task
-from vdep.train.job import Job
 
 TOWERS = {"llama": "clip", "phi": "siglip"}
 STAGES = {

@@ -14,6 +14,7 @@ from vdep.__main__ import run
 from vdep.errors import CheckpointError
 from vdep.files import read_json, write_json
 from vdep.model.export import export_checkpoint
+from vdep.model.imported import import_checkpoint
 from vdep.model.llava import build_model, load_checkpoint, projector
 from vdep.model.original import (
     export_original,
@@ -24,8 +25,7 @@ from vdep.model.original import (
     read_weights,
     to_original_name,
 )
-from vdep.recipe import ImportRecipe
-from vdep.train.imported import import_checkpoint
+from vdep.study.recipe import ImportRecipe
 
 
 @pytest.fixture(scope="module")

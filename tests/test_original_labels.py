@@ -16,7 +16,7 @@ import published
 import pytest
 
 from vdep.data.conversation import TEMPLATES, Encoded, encode_conversation, encode_segments, prompt_segments
-from vdep.model.tokenizer import load_tokenizer
+from vdep.data.tokenizer import load_tokenizer
 
 ORIGINALS = Path(__file__).with_name("originals")
 sys.path.insert(0, str(ORIGINALS))

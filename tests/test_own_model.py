@@ -17,7 +17,7 @@ from vdep.data.loader import MicroBatches
 from vdep.data.plan import Hybrid
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import projector
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 
 ALPHA = 0.5
 CODE = "\n".join(re.findall(r"```python\n(.*?)```", (world.ROOT / "docs" / "own-model.md").read_text(), re.DOTALL))

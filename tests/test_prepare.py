@@ -19,8 +19,8 @@ from vdep.data.conversation import IGNORE_INDEX
 from vdep.data.images import ImageTransform, decode_image, load_processor, pad_to_square
 from vdep.data.prepare import ArchiveRoute, prepare
 from vdep.data.prepared import PreparedData
+from vdep.data.tokenizer import load_tokenizer
 from vdep.errors import DataError
-from vdep.model.tokenizer import load_tokenizer
 
 
 def png() -> bytes:

@@ -85,7 +85,7 @@ def test_the_conda_files_are_those_of_the_lock() -> None:
 
 def test_the_lmms_eval_of_the_recipes_is_the_locked_one() -> None:
     from vdep.evaluation.tasks import LMMS_EVAL_VERSION
-    from vdep.recipe import EvaluationRecipe
+    from vdep.study.recipe import EvaluationRecipe
 
     assert EvaluationRecipe.model_fields["lmms_eval"].default == LMMS_EVAL_VERSION
     assert f"lmms-eval=={LMMS_EVAL_VERSION}" in (world.ROOT / "envs" / "requirements.lock").read_text()

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdep.errors import ConfigError
-from vdep.recipe import canonical_json
-from vdep.schema import schema_text
-from vdep.study import apply_lock, deep_merge, load_study
+from vdep.study.recipe import canonical_json
+from vdep.study.schema import schema_text
+from vdep.study.study import apply_lock, deep_merge, load_study
 
 FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")
 
@@ -203,5 +203,5 @@ def test_the_schema_file_is_the_one_that_the_types_generate() -> None:
 
 
 def test_parsing_the_configuration_imports_no_torch() -> None:
-    code = "import sys, vdep.recipe, vdep.workflow.driver; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, vdep.study.study, vdep.run.driver; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=world.environment(), check=False).returncode == 0

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vdep.data.images import ImageTransform, load_processor
 from vdep.data.loader import MicroBatches
 from vdep.data.prepared import PreparedData
+from vdep.run.job import Job
 from vdep.train.build import build_plan, build_task
 from vdep.train.engine import Engine
-from vdep.train.job import Job
 
 
 def losses(run: Path) -> list[dict[str, Any]]:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vdep.errors import EvaluationError
-from vdep.evaluation.chance import chance_of, guess_rates
 from vdep.evaluation.clusters import check_documents, cluster_keys
 from vdep.evaluation.run import validate
 from vdep.evaluation.samples import read_samples, write_samples
 from vdep.evaluation.scores import ALL_OF_UNIT, F1, MEAN, SCORERS, Scored, Statistic, check_metric, mme, score_samples
-from vdep.recipe import EvaluationRecipe
-from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings
+from vdep.study.recipe import EvaluationRecipe
+from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings
+from vdep_demo.chance import chance_of, guess_rates
 
 scored = st.lists(
     st.builds(
@@ -246,7 +246,7 @@ def test_every_benchmark_of_the_demo_has_the_field_that_the_paper_resamples_by(t
     from datasets import Dataset
     from test_recipe import paper_config
 
-    from vdep.demo.benchmarks import MAKERS, make_benchmark
+    from vdep_demo.world.benchmarks import MAKERS, make_benchmark
 
     benchmarks = paper_config()["benchmarks"]
     named = {n for n in MAKERS if benchmarks[n]["cluster"] not in ("picture", "question")}

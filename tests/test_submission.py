@@ -16,10 +16,6 @@ import world
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from test_recipe import paper_config
 
-from vdep.demo.benchmarks import _write_parquet
-from vdep.demo.choice_sets import mmbench_cn, mmbench_en
-from vdep.demo.open_sets import okvqa, vizwiz
-from vdep.demo.questions import Maker
 from vdep.errors import ConfigError, EvaluationError
 from vdep.evaluation.samples import read_samples
 from vdep.evaluation.submission import take_submission
@@ -27,9 +23,13 @@ from vdep.evaluation.tasks import task_config
 from vdep.files import read_json, sha256, write_json
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
-from vdep.recipe import EvaluationRecipe
-from vdep.settings import SUBMISSION, Benchmark, EvaluationSettings
-from vdep.study import deep_merge, load_study
+from vdep.study.recipe import EvaluationRecipe
+from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings
+from vdep.study.study import deep_merge, load_study
+from vdep_demo.world.benchmarks import _write_parquet
+from vdep_demo.world.choice_sets import mmbench_cn, mmbench_en
+from vdep_demo.world.open_sets import okvqa, vizwiz
+from vdep_demo.world.questions import Maker
 
 STUDY = load_study(paper_config())
 

@@ -16,11 +16,11 @@ from test_recipe import paper_config
 from vdep.errors import ReportError
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
-from vdep.report.skills import as_csv as skills_csv
-from vdep.report.skills import pooled
 from vdep.report.tables import BuiltTable, Results, as_csv, as_markdown, build_table, provenance, read_published
-from vdep.settings import Calibration, Column
-from vdep.study import load_study, split_checkpoint
+from vdep.study.settings import Calibration, Column
+from vdep.study.study import load_study, split_checkpoint
+from vdep_demo.skills import as_csv as skills_csv
+from vdep_demo.skills import pooled
 
 STUDY = load_study(paper_config())
 PUBLISHED = read_published(world.ROOT / "config" / "published.csv")
@@ -44,7 +44,7 @@ def write_scores(
         "judge": judge,
         "lmms_eval": "0.7.3",
         "samples": {"file": "x", "sha256": "y"},
-        "seen": numbers(value) | {"chance": dict.fromkeys(parts, 25.0)} if blind is not None else numbers(value),
+        "seen": numbers(value),
     }
     if blind is not None:
         scores["blind"] = numbers(blind)
@@ -110,9 +110,9 @@ def test_the_csv_has_one_line_per_checkpoint_and_quantity(tmp_path: Path) -> Non
     assert list(rows[0])[3:] == list(STUDY.tables["main_vqa"].columns)
 
 
-def test_blind_and_chance_stand_beside_the_score_where_they_are_known(tmp_path: Path) -> None:
+def test_blind_stands_beside_the_score_where_it_is_known(tmp_path: Path) -> None:
     table, _ = build("main_vqa", tmp_path, blind=30.0)
-    assert "*blind* 30.00<br>*chance* 25.00" in as_markdown(table)
+    assert "*blind* 30.00" in as_markdown(table)
     plain, _ = build("main_vqa", tmp_path)
     assert "*blind*" not in as_markdown(plain)
 
@@ -194,15 +194,18 @@ def test_the_published_numbers_are_all_there() -> None:
 def test_skills_are_pooled_over_benchmarks(tmp_path: Path) -> None:
     files = {}
     for benchmark, right in (("one", 9), ("two", 7)):
-        seen = [{"document": i, "points": float(i < right), "skill": "color", "guess": 0.25} for i in range(10)]
+        seen = [{"document": i, "points": float(i < right)} for i in range(10)]
         blind = [{"document": i, "points": float(i < 2)} for i in range(10)]
         files["m", "v", benchmark] = tmp_path / f"{benchmark}.json"
         write_samples(tmp_path / f"{benchmark}.samples.jsonl.gz", {"seen": seen, "blind": blind})
-    (score,) = pooled(files)
-    assert (score.questions, score.seen, score.blind, score.chance) == (20, 80, 20, 25)
-    assert score.above_chance == 55
+        questions = [{"skill": "color", "answer": "ABCD"[i % 4], "candidates": list("ABCD")} for i in range(10)]
+        (tmp_path / benchmark).mkdir()
+        write_json(tmp_path / benchmark / "questions.json", questions)
+    (score,) = pooled(files, {name: tmp_path / name for name in ("one", "two")})
+    assert (score.questions, score.seen, score.blind, score.chance) == (20, 80, 20, 30)
+    assert score.above_chance == 50
     assert 35 < score.low < 60 < score.high < 85
-    assert "color,20,80.0,25.0,55.0,20.0,60.0" in skills_csv([score])
+    assert "color,20,80.0,30.0,50.0,20.0,60.0" in skills_csv([score])
 
 
 # -- numbers of other protocols

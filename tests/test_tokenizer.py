@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from vdep.data.conversation import IGNORE_INDEX, IMAGE_INDEX, TEMPLATES, Segment, encode_conversation, encode_segments
+from vdep.data.tokenizer import load_tokenizer
 from vdep.errors import ConfigError
-from vdep.model.tokenizer import load_tokenizer
 
 SPACE = "▁"
 SPECIAL = ("<s>", "</s>", "<unk>")

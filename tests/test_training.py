@@ -18,7 +18,7 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from vdep.study import Study
+from vdep.study.study import Study
 
 pytestmark = pytest.mark.slow
 
@@ -323,7 +323,7 @@ def test_other_inputs_under_the_same_recipe_are_refused(stage1: Runs, tmp_path: 
 def test_a_second_launcher_is_refused_with_a_message(stage1: Runs, tmp_path: Path) -> None:
     from vdep.files import exclusive_lock
 
-    code = "import sys; import vdep.train.launch as l; l.WAIT_FOR_LAUNCHER = 0.5; import vdep.__main__ as m; sys.exit(m.main())"
+    code = "import sys; import vdep.run.launch as l; l.WAIT_FOR_LAUNCHER = 0.5; import vdep.__main__ as m; sys.exit(m.main())"
     folder = stage1.folder("locked")
     with exclusive_lock(folder / "launcher.lock", "the run"):
         done = subprocess.run(

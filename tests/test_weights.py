@@ -12,12 +12,12 @@ import world
 import yaml
 from transformers import AutoModelForCausalLM
 
-from vdep.demo import tokenizer
-from vdep.demo.language_model import Phase, embed
-from vdep.demo.lessons import Writer, pad
-from vdep.demo.scenes import sample_scenes
-from vdep.demo.weights import RECIPES, SHIPPED, make
 from vdep.files import folder_digest, read_json, sha256
+from vdep_demo.base_weights import tokenizer
+from vdep_demo.base_weights.language_model import Phase, embed
+from vdep_demo.base_weights.lessons import Writer, pad
+from vdep_demo.base_weights.make import RECIPES, SHIPPED, make
+from vdep_demo.world.scenes import sample_scenes
 
 
 def check_files(folder: Path) -> dict[str, dict[str, float]]:
@@ -35,7 +35,7 @@ def test_shipped_weights_are_what_the_configuration_pins(name: str) -> None:
     assert written["recipe"] == json.loads(json.dumps(asdict(RECIPES[name]))), "the recipe changed, the weights did not"
     (asset,) = (
         a for a in yaml.safe_load((world.ROOT / "config" / "demo.yaml").read_text())["assets"].values()
-        if a.get("path") == f"src/vdep/demo/weights/{name}"
+        if a.get("path") == f"src/vdep_demo/base_weights/shipped/{name}"
     )  # fmt: skip
     assert asset["revision"] == folder_digest(SHIPPED / name)
 

@@ -19,7 +19,7 @@ from vdep.data.conversation import AUTO_IMAGE_TOKEN_INDEX
 from vdep.data.loader import MicroBatches, image_positions, text_tokens
 from vdep.data.plan import GlobalBatch, Hybrid
 from vdep.data.weights import weigh
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 
 counts = st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 9])), min_size=1, max_size=30)
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vdep.data.loader import MicroBatches
 from vdep.data.plan import Hybrid
 from vdep.model.llava import projector
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from vdep.data.loader import MicroBatches
 from vdep.data.plan import GlobalBatch
 from vdep.data.prepared import PreparedData
 from vdep.data.weights import Weights
+from vdep.run.job import Job
 from vdep.train.build import build_plan, build_task
 from vdep.train.engine import Engine
-from vdep.train.job import Job
 from vdep.train.loop import receive
 
 

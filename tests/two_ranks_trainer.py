@@ -17,7 +17,7 @@ from test_own_model import ALPHA, gradient_of_a_step, load_page, rows
 
 from vdep.data.plan import Hybrid
 from vdep.model.export import export_checkpoint
-from vdep.settings import VdepSettings
+from vdep.study.settings import VdepSettings
 
 
 def main() -> None:

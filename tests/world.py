@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from vdep.demo import data as demo_data
-from vdep.demo import tokenizer
 from vdep.files import read_json, sha256, write_json
-from vdep.recipe import TrainingRecipe
-from vdep.settings import VdepSettings
-from vdep.study import Study, load_study
+from vdep.study.recipe import TrainingRecipe
+from vdep.study.settings import VdepSettings
+from vdep.study.study import Study, load_study
+from vdep_demo.base_weights import tokenizer
+from vdep_demo.world import data as demo_data
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_TOKENS = 9
@@ -138,7 +138,7 @@ def study_config(family: str = "llama", vdep: dict[str, Any] | None = None, **ch
     return {
         "results": "results",
         "resources": "resources",
-        "assets": {name: {"kind": "made", "maker": name} for name in assets},
+        "assets": {name: {"kind": "made", "maker": f"world:{name}"} for name in assets},
         "stages": {
             "pretrain": {"data": "captions", "template": "plain", "image": stage1_image, **settings},
             "finetune": {

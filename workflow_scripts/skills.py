@@ -1,16 +1,21 @@
-"""What each checkpoint sees, skill by skill, pooled over the benchmarks."""
+"""The demo's own report: what each checkpoint sees, skill by skill, pooled over the benchmarks; and what guessing scores."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vdep.files import write_atomically
-from vdep.report.skills import as_csv, as_markdown, pooled
+from vdep_demo.chance import chance_csv
+from vdep_demo.skills import as_csv, as_markdown, pooled
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 keys = [tuple(key) for key in json.loads(snakemake.params.evaluations)]
-scores = pooled(dict(zip(keys, map(Path, snakemake.input), strict=True)))
-write_atomically(Path(snakemake.output.csv), as_csv(scores))
-write_atomically(Path(snakemake.output.markdown), as_markdown(scores))
+scores = dict(zip(keys, map(Path, snakemake.input.scores), strict=True))
+benchmarks = list(dict.fromkeys(benchmark for *_, benchmark in keys))
+assets = {name: Path(manifest).parent for name, manifest in zip(benchmarks, snakemake.input.questions, strict=True)}
+skills = pooled(scores, assets)
+write_atomically(Path(snakemake.output.csv), as_csv(skills))
+write_atomically(Path(snakemake.output.markdown), as_markdown(skills))
+write_atomically(Path(snakemake.output.chance), chance_csv({key[2]: path for key, path in reversed(scores.items())}, assets))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from vdep.files import write_atomically, write_json
 from vdep.report.tables import Results, as_csv, as_markdown, build_table, provenance, read_published
-from vdep.settings import Calibration, Column, Protocol
-from vdep.study import split_checkpoint
+from vdep.study.settings import Calibration, Column, Protocol
+from vdep.study.study import split_checkpoint
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

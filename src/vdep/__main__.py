@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError, DataError, UserError
-from .workflow import warm
 
 if TYPE_CHECKING:
     from .evaluation.run import EvaluationJob
@@ -21,7 +20,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from pydantic import TypeAdapter
 
     from .assets.fetch import fetch, make
-    from .settings import Asset, MadeAsset
+    from .study.settings import Asset, MadeAsset
 
     asset = TypeAdapter(Asset).validate_json(arguments.asset)
     folder = Path(arguments.manifest).parent
@@ -35,7 +34,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
     from .assets.manifest import only_file
     from .data.prepare import ArchiveRoute, prepare
-    from .recipe import PreparationRecipe
+    from .study.recipe import PreparationRecipe
 
     recipe = PreparationRecipe.model_validate_json(arguments.recipe)
     folders = {path.parent.name: path.parent for path in map(Path, arguments.inputs)}
@@ -54,10 +53,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from .files import read_json, sha256
-    from .recipe import TrainingRecipe
-    from .settings import StageExecution
-    from .train.job import Job
-    from .train.launch import launch
+    from .run.job import Job
+    from .run.launch import launch
+    from .study.recipe import TrainingRecipe
+    from .study.settings import StageExecution
 
     recipe = TrainingRecipe.model_validate_json(arguments.recipe)
     execution = json.loads(arguments.execution)
@@ -99,7 +98,7 @@ def _answer(arguments: argparse.Namespace) -> int:
 
 def _evaluation_job(arguments: argparse.Namespace, output: Path, graded: Path | None = None) -> EvaluationJob:
     from .evaluation.run import EvaluationJob
-    from .recipe import EvaluationRecipe
+    from .study.recipe import EvaluationRecipe
 
     execution = json.loads(arguments.execution)
     return EvaluationJob(
@@ -117,7 +116,7 @@ def _evaluation_job(arguments: argparse.Namespace, output: Path, graded: Path | 
 
 def _grade(arguments: argparse.Namespace) -> int:
     from .evaluation.grades import grade
-    from .settings import Judge, JudgeExecution
+    from .study.settings import Judge, JudgeExecution
 
     limits = JudgeExecution.model_validate_json(arguments.execution)
     grade(Path(arguments.answers), Path(arguments.graded), Judge.model_validate_json(arguments.judge), limits)
@@ -147,7 +146,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from .data.inspect import inspect, inspect_question, print_question, print_table
-    from .model.tokenizer import load_tokenizer
+    from .data.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(arguments.tokenizer)
     console = Console(highlight=False)
@@ -179,8 +178,8 @@ def _import_llava(arguments: argparse.Namespace) -> int:
 
 
 def _import_checkpoint(arguments: argparse.Namespace) -> int:
-    from .recipe import ImportRecipe
-    from .train.imported import import_checkpoint
+    from .model.imported import import_checkpoint
+    from .study.recipe import ImportRecipe
 
     recipe = ImportRecipe.model_validate_json(arguments.recipe)
     import_checkpoint(recipe, Path(arguments.tower), Path(arguments.checkpoint), Path(arguments.done))
@@ -202,7 +201,7 @@ def _export_llava(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from .schema import schema_text
+    from .study.schema import schema_text
 
     sys.stdout.write(schema_text())
     return 0
@@ -317,8 +316,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    status = warm.call(sys.argv[1:])
-    return run(sys.argv[1:]) if status is None else status
+    return run(sys.argv[1:])
 
 
 def run(command_line: list[str]) -> int:

@@ -17,9 +17,10 @@ from typing import Any
 import requests
 from tqdm import tqdm
 
+from .. import entry_points
 from ..errors import AssetError
 from ..files import folder_digest
-from ..settings import HubAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
+from ..study.settings import HubAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
 from .manifest import MANIFEST, write_manifest
 
 log = logging.getLogger(__name__)
@@ -156,12 +157,9 @@ def _copy_shipped(name: str, asset: ShippedAsset, folder: Path, root: Path) -> s
 
 
 def make(name: str, asset: MadeAsset, folder: Path) -> dict[str, Any]:
-    """Make an asset of the demo world on the spot."""
-    from ..demo.make import MAKERS
-
-    if asset.maker not in MAKERS:
-        raise AssetError(f"{name}: nothing is known that makes {asset.maker!r} (known: {', '.join(sorted(MAKERS))})")
+    """Have an asset made on the spot."""
+    maker = entry_points.load(asset.maker)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    MAKERS[asset.maker](folder, **asset.arguments)
+    maker(folder, **asset.arguments)
     return write_manifest(folder, name, asset_identity(asset), None)

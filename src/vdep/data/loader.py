@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
-from ..settings import VdepSettings
+from ..study.settings import VdepSettings
 from .collate import Batch, Row, collate, empty_batch, with_mode
 from .conversation import Mode
 from .images import ImageTransform, decode_image

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..files import sha256, write_json
-from ..recipe import PreparationRecipe
+from ..study.recipe import PreparationRecipe
 from .archive import ImageArchive, Location
 from .conversation import IGNORE_INDEX, TEMPLATES, ConversationDefect, encode_conversation
 from .images import decode_image
@@ -109,7 +109,7 @@ class Checker:
 
     def _load_tokenizer(self) -> Any:
         if self._tokenizer is None:
-            from ..model.tokenizer import load_tokenizer
+            from .tokenizer import load_tokenizer
 
             self._tokenizer = load_tokenizer(self.tokenizer_folder)
         return self._tokenizer

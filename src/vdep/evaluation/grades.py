@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import EvaluationError
 from ..files import exclusive_lock, read_json, write_json
-from ..settings import Judge, JudgeExecution
+from ..study.settings import Judge, JudgeExecution
 from .judge import LEAVE_OUT, Busy, NoGrade, Server, Useless, mmvet_instructions
 from .pace import MOST_IN_A_ROW, NotGraded, Pace
 

@@ -21,7 +21,7 @@ import requests
 from requests.auth import AuthBase
 
 from ..errors import EvaluationError
-from ..settings import Judge
+from ..study.settings import Judge
 
 OPENAI = "https://api.openai.com/v1"
 MOST_BYTES = 1 << 20
@@ -43,21 +43,6 @@ class Busy(Exception):
 
 class Useless(Exception):
     """The server will not answer any question: a wrong key, an unknown model, a quota that is used up."""
-
-
-def exact_match_grade(prompt: str) -> str:
-    """The last row of MM-Vet's prompt is ``question | ground truth | prediction |``: 1.0 where the two are the same words.
-
-    ``<AND>`` and ``<OR>`` in the ground truth mean what they mean to MM-Vet.
-    """
-    # a prediction may have several lines
-    cells = [cell.strip().lower().rstrip(".") for cell in prompt.rstrip().rstrip("|").split("|")]
-    truth, prediction = cells[-2], cells[-1]
-    for alternative in truth.split("<or>"):
-        parts = [part.strip() for part in alternative.split("<and>")]
-        if all(part == prediction or (len(parts) > 1 and part in prediction) for part in parts):
-            return "1.0"
-    return "0.0"
 
 
 def read_grade(text: str) -> float:

@@ -15,12 +15,13 @@ import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
+from .. import entry_points
 from ..errors import EvaluationError
 from ..files import write_json
-from ..recipe import EvaluationRecipe
-from ..settings import Judge
+from ..study.recipe import EvaluationRecipe
+from ..study.settings import Judge
 from .grades import read_answers
-from .judge import exact_match_grade, mmvet_instructions
+from .judge import mmvet_instructions
 from .tasks import LMMS_EVAL_VERSION
 
 if TYPE_CHECKING:
@@ -47,14 +48,18 @@ def graded_by(own: Callable[..., dict[str, Any]], grader: Grader) -> Callable[..
     return own
 
 
-class ExactMatch:
-    """Compares words, on this machine."""
+class LocalJudge:
+    """A function that grades on this machine: from the prompt to a grade in [0, 1]."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
+        self._grade = entry_points.load(judge.model)
 
     def __call__(self, prompt: str) -> tuple[float, str]:
-        return float(exact_match_grade(prompt)), self.judge.model
+        grade = float(self._grade(prompt))
+        if not 0.0 <= grade <= 1.0:
+            raise EvaluationError(f"{self.judge.model} gave the grade {grade}, which is not in [0, 1]")
+        return grade, self.judge.model
 
     @property
     def name(self) -> str:

@@ -25,9 +25,9 @@ from transformers import AutoConfig
 
 from ..data.conversation import IMAGE_INDEX, IMAGE_PLACEHOLDER, TEMPLATES, encode_segments, prompt_segments
 from ..data.images import ImageTransform, load_processor
+from ..data.tokenizer import load_tokenizer
 from ..errors import EvaluationError
 from ..model.llava import load_checkpoint
-from ..model.tokenizer import load_tokenizer
 from .answers import AnswerLog, answer_key
 from .pictures import decoded, identity, prefetched, requested
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from ..errors import EvaluationError
 from ..files import read_json, sha256, write_json
-from ..recipe import EvaluationRecipe
-from ..settings import SUBMISSION, Benchmark
+from ..study.recipe import EvaluationRecipe
+from ..study.settings import SUBMISSION, Benchmark
 from .clusters import check_documents, cluster_keys
 from .samples import describe, write_samples
 from .submission import take_submission
@@ -63,14 +63,14 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
         )
     one_pass = _submission if job.recipe.settings.scorer == SUBMISSION else _one_pass
     with _lmms_eval(job) as scratch:
-        from .judged import ExactMatch, GradedAnswers, Recorded
+        from .judged import GradedAnswers, LocalJudge, Recorded
 
-        grader: ExactMatch | GradedAnswers | None = None
+        grader: LocalJudge | GradedAnswers | None = None
         if job.graded is not None:
             grader = GradedAnswers(job.graded, job.recipe, done["digest"])
             model: Any = Recorded(grader)
         else:
-            grader = ExactMatch(judge) if judge is not None else None
+            grader = LocalJudge(judge) if judge is not None else None
             model = _model(job, done)
         task = _task(job, grader)
         passes = {name: one_pass(job, model, task, scratch) for name in _passes(job, model)}
@@ -182,7 +182,7 @@ def decoding_threads(device: str, threads: int) -> int:
 
 
 def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
-    from .chance import chance_by_part, guess_rates, read_questions
+
     from .scores import score_samples
 
     samples, results = _answered(job, model, task, scratch)
@@ -196,11 +196,6 @@ def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[
     ]
     clusters = {"by": cluster, "n": len({s.cluster for s in scored})}
     summary: dict[str, Any] = {"parts": parts, "n": len(samples), "empty": empty, "clusters": clusters, **model.summary()}
-    questions = read_questions(job.asset, len(samples))
-    if questions is not None:
-        rates = guess_rates(questions)
-        rows = [row | {"skill": questions[row["document"]]["skill"], "guess": rates[row["document"]]} for row in rows]
-        summary["chance"] = chance_by_part(job.recipe.settings.scorer, scored, questions)
     return {"summary": summary, "rows": rows}
 
 
@@ -302,7 +297,7 @@ def import_libraries() -> None:
     # fills lmms-eval's registry of metrics, which tasks look their metrics up in
     for name in ("lmms_eval.api.task", "lmms_eval.api.metrics", "lmms_eval.evaluator"):
         importlib.import_module(name)
-    for name in ("lmms_model", "benchmark", "judged", "scores", "chance"):
+    for name in ("lmms_model", "benchmark", "judged", "scores"):
         importlib.import_module(f"{__package__}.{name}")
 
 

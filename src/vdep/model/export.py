@@ -19,7 +19,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from ..data.conversation import IMAGE_PLACEHOLDER, SYSTEM, swallows_a_first_space
 from ..data.images import load_processor
-from .tokenizer import load_tokenizer
+from ..data.tokenizer import load_tokenizer
 
 
 def chat_template(tokenizer: Any) -> str:

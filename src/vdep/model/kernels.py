@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
-from ..settings import Kernels
+from ..study.settings import Kernels
 
 
 def use_kernels(language_model: Any, kernels: Kernels) -> None:

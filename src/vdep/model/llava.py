@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ..errors import ConfigError
-from ..settings import ProjectorInit, VisionTower
+from ..study.settings import ProjectorInit, VisionTower
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 NORMAL_STD = 0.02

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from ..errors import CheckpointError
 from ..files import read_json, write_json
-from ..settings import VisionTower
+from ..study.settings import VisionTower
 from .export import export_checkpoint
 from .llava import assemble, count_image_tokens, load_checkpoint, load_vision_tower, projector
 

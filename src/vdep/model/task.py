@@ -10,7 +10,7 @@ from transformers import LlavaForConditionalGeneration
 
 from ..data.collate import Batch
 from ..data.conversation import AUTO_IMAGE_TOKEN_INDEX
-from ..settings import VdepSettings
+from ..study.settings import VdepSettings
 from .head import TrainingHead
 from .llava import image_features, projector, splice
 from .objective import IGNORE_INDEX, Objective, image_distances, image_form, means_of_groups, objective, text_losses

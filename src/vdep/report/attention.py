@@ -31,9 +31,9 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from ..data.collate import Batch, Row, collate
 from ..data.conversation import TEMPLATES, Segment, encode_segments, prompt_segments
 from ..data.images import ImageTransform, load_processor
+from ..data.tokenizer import load_tokenizer
 from ..errors import ReportError
 from ..model.llava import DTYPES, image_features, load_checkpoint, projector, splice
-from ..model.tokenizer import load_tokenizer
 from .attention_data import Flow
 
 IMPLEMENTATION = "vdep_rows"

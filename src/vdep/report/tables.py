@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ReportError
 from ..files import read_json, sha256
-from ..settings import Calibration, Column, Protocol
+from ..study.settings import Calibration, Column, Protocol
 
 Key = tuple[str, str, str]
 """(model, variant, benchmark)."""
@@ -55,7 +55,6 @@ class Cell:
     low: float | None = None
     high: float | None = None
     blind: float | None = None
-    chance: float | None = None
     sensitivity: float | None = None
     """How far the score moves with single outcomes (``Statistic.sensitivity``)."""
     clusters: str | None = None
@@ -95,7 +94,6 @@ class Results:
             # the parts are of different questions, so what single outcomes move adds up in squares
             sensitivity=None if (total := combined(squares)) is None else math.sqrt(total),
             blind=combined([p.blind for p in parts]),
-            chance=combined([p.chance for p in parts]),
             sources=tuple(dict.fromkeys(source for p in parts for source in p.sources)),
         )
 
@@ -110,7 +108,6 @@ class Results:
             low=parts[part]["low"],
             high=parts[part]["high"],
             blind=blind,
-            chance=scores["seen"].get("chance", {}).get(part),
             sensitivity=parts[part].get("sensitivity"),
             clusters=_clusters(scores["seen"]),
             sources=(str(self.files[key]),),
@@ -148,7 +145,7 @@ class BuiltTable:
         return (
             *("reproduced", "low", "high", "published", "difference", "published_elsewhere"),
             *references,
-            *("tolerance", "verdict", "note", "blind", "chance"),
+            *("tolerance", "verdict", "note", "blind"),
         )
 
     def marks(self, cell: Mapping[str, str], quantity: str) -> str:
@@ -214,7 +211,6 @@ def build_table(
                 "low": number(cell.low),
                 "high": number(cell.high),
                 "blind": number(cell.blind),
-                "chance": number(cell.chance),
             }
             printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
             own = next((p for p in printed if p.table in own_tables), None)
@@ -309,7 +305,6 @@ def _legend(table: BuiltTable) -> Iterator[str]:
         yield "letters: the number comes from another protocol, or may do so, or needs a word; see below"
     if any(cell.get("blind") for cell in cells):
         yield "*blind*: the same model with the picture replaced by one colour"
-        yield "*chance*: the better of the best constant answer and an even guess"
 
 
 def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
@@ -328,8 +323,6 @@ def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
         parts.append(f"{cell['verdict']}, *tolerance* {cell['tolerance']}" if cell.get("tolerance") else cell["verdict"])
     if cell.get("blind"):
         parts.append(f"*blind* {cell['blind']}")
-    if cell.get("chance"):
-        parts.append(f"*chance* {cell['chance']}")
     return "<br>".join(parts)
 
 

@@ -11,8 +11,8 @@ from ..model import packed
 from ..model.kernels import use_kernels
 from ..model.llava import DTYPES, build_model, drop_unused_layers, projector, set_dropout
 from ..model.task import AlignmentTask
+from ..run.job import Job
 from .engine import deepspeed_config
-from .job import Job
 
 PROJECTOR_FILE = "projector.safetensors"
 AUTO_IMAGE_FILE = "auto_image.safetensors"

@@ -20,7 +20,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from ..data.collate import Batch
 from ..errors import ConfigError
 from ..model.task import AlignmentTask, Report
-from ..settings import StageSettings
+from ..study.settings import StageSettings
 from . import extension
 
 _NEVER_FREED: list[Any] = []

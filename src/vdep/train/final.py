@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..artifacts import write_manifest
 from ..errors import TrainingError
-from ..files import folder_digest, sha256, write_json
 from ..model.export import export_checkpoint
 from ..model.llava import DTYPES, build_model
+from ..run.job import Job
 from .build import AUTO_IMAGE_FILE, PROJECTOR_FILE
 from .engine import Engine
-from .job import Job
 
 _PROJECTOR = "model.multi_modal_projector."
 AUTO_IMAGE = "auto_image"
@@ -70,21 +70,3 @@ def _export(job: Job, state: dict[str, Tensor], folder: Path) -> None:
     if unexpected:
         raise TrainingError(f"trained parameters that the model does not have: {', '.join(unexpected[:5])}")
     export_checkpoint(model, job.tower, job.language_model, job.recipe.settings.image, folder)
-
-
-def versions() -> dict[str, str]:
-    """Of what computed the weights, without the build's suffix."""
-    import accelerate
-    import deepspeed
-    import transformers
-
-    modules = {"torch": torch, "transformers": transformers, "accelerate": accelerate, "deepspeed": deepspeed}
-    return {name: str(module.__version__).partition("+")[0] for name, module in modules.items()}
-
-
-def write_manifest(folder: Path, **fields: object) -> None:
-    """``final.json``. No dates and no paths, so that the same weights have the same manifest."""
-    names = sorted(path.name for path in folder.iterdir())
-    files = {name: sha256(folder / name) for name in names}
-    own = {"versions": versions(), "files": files, "digest": folder_digest(folder, names)}
-    write_json(folder / "final.json", {**fields, **own})

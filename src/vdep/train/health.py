@@ -17,7 +17,7 @@ from ..data.plan import GlobalBatch
 from ..data.prepared import PreparedData
 from ..errors import TrainingError
 from ..files import write_json
-from .job import Job
+from ..run.job import Job
 
 WINDOW = 50
 """Steps of the same kind (with a text loss, or without) with whose gradients a step's own is compared."""

@@ -25,14 +25,14 @@ from ..data.plan import GlobalBatch
 from ..data.prepared import PreparedData
 from ..files import exclusive_lock, write_json
 from ..model.task import Report
+from ..run.heartbeat import SLOWER, Heartbeat
+from ..run.job import RESUME_EXIT_CODE, Job
 from .build import build_plan, build_task
 from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
 from .final import rehearse_final, write_final
 from .flops import StepFlops, peak_flops
 from .health import Health, MicroBatchTooLargeError, memory_for, note_smaller_micro_batch, smallest_micro_batch
-from .heartbeat import SLOWER, Heartbeat
-from .job import RESUME_EXIT_CODE, Job
 from .logs import TrainingLogs, Work
 from .probe import gradient_ratio
 from .schedule import learning_rate

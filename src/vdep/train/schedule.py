@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..settings import StageSettings
+from ..study.settings import StageSettings
 
 
 def learning_rate(step: int, steps: int, settings: StageSettings) -> float:

@@ -24,7 +24,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("vdep").setLevel(logging.INFO)
     from ..errors import UserError
-    from .job import Job
+    from ..run.job import Job
     from .loop import train
 
     job = Job.model_validate_json(Path(sys.argv[1]).read_text())

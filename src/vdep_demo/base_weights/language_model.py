@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedModel
 
+from ..world.language import CORE_SKILLS, SKILLS, ask, ask_yes_no, caption
+from ..world.prompts import CHOICE_STYLES, pose
+from ..world.scenes import crowded_scenes, sample_scenes
 from . import tokenizer as world_tokenizer
-from .language import CORE_SKILLS, SKILLS, ask, ask_yes_no, caption
 from .lessons import SYSTEM, Batch, Disturbance, Document, Writer, pad
-from .prompts import CHOICE_STYLES, pose
-from .scenes import crowded_scenes, sample_scenes
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ import psutil
 
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import exclusive_lock, folder_digest, read_json, write_atomically, write_json
-from ..workflow.driver import DRIVER_VARIABLE
+from .driver import DRIVER_VARIABLE
 from .heartbeat import Watchdog
 from .job import RESUME_EXIT_CODE, Job
 

@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+from ..artifacts import write_manifest
 from ..errors import CheckpointError
 from ..files import exclusive_lock, read_json, sha256, write_json
-from ..model.original import import_original
-from ..recipe import ImportRecipe
-from .final import write_manifest
+from ..study.recipe import ImportRecipe
+from .original import import_original
 
 
 def import_checkpoint(recipe: ImportRecipe, tower: Path, checkpoint: Path, done: Path) -> None:

@@ -22,9 +22,20 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, SiglipConfig, S
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from ..world.language import caption
+from ..world.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    GRID,
+    IMAGE_SIZE,
+    SHAPES,
+    Scene,
+    Thing,
+    handwritten_digits,
+    render,
+    sample_scenes,
+)
 from . import tokenizer as world_tokenizer
-from .language import caption
-from .scenes import BACKGROUNDS, COLORS, GRID, IMAGE_SIZE, SHAPES, Scene, Thing, handwritten_digits, render, sample_scenes
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +231,7 @@ def examine(folder: Path, recipe: TowerRecipe, scenes: int = 2000) -> dict[str, 
     """What a linear probe reads off the patch states of layer -2 of unseen scenes of one thing: its digit and its place."""
     from sklearn.linear_model import LogisticRegression
 
-    from ..model.llava import load_vision_tower
+    from vdep.model.llava import load_vision_tower
 
     tower = load_vision_tower(folder, torch.float32).eval()
     transform = processor(recipe.family)

@@ -1,34 +1,31 @@
 """What guessing would score: the better of the best constant answer and an even draw among the possible answers.
 
-Known for the demo's benchmarks only, whose ``questions.json`` says what could have been answered.
+Beside the data of each of the demo's benchmarks, ``questions.json`` says what could have been answered.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import EvaluationError
-from .scores import SCORERS, Scored, Statistic
+from vdep.evaluation.samples import read_samples
+from vdep.evaluation.scores import SCORERS, Scored, Statistic
+from vdep.files import read_json
 
 DRAWS = 200
 
 
-def read_questions(asset: Path, samples: int) -> list[dict[str, Any]] | None:
-    """One entry per document, in their order, or None where the benchmark has none."""
-    path = asset / "questions.json"
-    if not path.is_file():
-        return None
-    questions = json.loads(path.read_text())
-    if len(questions) != samples:
-        raise EvaluationError(f"{path} describes {len(questions)} questions, but {samples} were asked")
-    return questions
+def read_questions(asset: Path) -> list[dict[str, Any]]:
+    """One entry per document of a benchmark, in their order."""
+    return list(json.loads((asset / "questions.json").read_text()))
 
 
 def _answered(scored: Sequence[Scored], questions: list[dict[str, Any]], answers: Sequence[str]) -> list[Scored]:
@@ -56,7 +53,10 @@ def chance_of(statistic: Statistic, scored: Sequence[Scored], questions: list[di
     return max(constant, float(np.mean(draws)))
 
 
-def chance_by_part(kind: str, scored: Sequence[Scored], questions: list[dict[str, Any]]) -> dict[str, float]:
+def chance_by_part(kind: str, samples: Sequence[dict[str, Any]], questions: list[dict[str, Any]]) -> dict[str, float]:
+    """What guessing scores in each part of a benchmark. ``samples``: rows of its ``.samples.jsonl.gz``, of one pass."""
+    names = [field.name for field in fields(Scored)]
+    scored = [Scored(**{name: row[name] for name in names}) for row in samples]
     values = {name: chance_of(statistic, scored, questions) for name, statistic in SCORERS[kind].parts.items()}
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
@@ -73,3 +73,16 @@ def guess_rates(questions: list[dict[str, Any]]) -> list[float]:
         for i in members:
             rates[i] = rate
     return rates
+
+
+def chance_csv(scores: Mapping[str, Path], assets: Mapping[str, Path]) -> str:
+    """What guessing scores in every part of every benchmark. ``scores``: benchmark -> one scores file of it, whosoever."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["benchmark", "part", "chance"])
+    for benchmark, path in scores.items():
+        scorer = read_json(path)["recipe"]["settings"]["scorer"]
+        samples = [row for row in read_samples(path.with_suffix(".samples.jsonl.gz")) if row["pass"] == "seen"]  # noqa: S105
+        for part, value in chance_by_part(scorer, samples, read_questions(assets[benchmark])).items():
+            writer.writerow([benchmark, part, f"{value:.2f}"])
+    return buffer.getvalue()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..files import read_json
-from ..recipe import TrainingRecipe
-from ..settings import Settings, StageExecution
+from ..study.recipe import TrainingRecipe
+from ..study.settings import Settings, StageExecution
 
 RESUME_EXIT_CODE = 75
 """Exit code of a training that saved its state and wants to be started again (EX_TEMPFAIL)."""

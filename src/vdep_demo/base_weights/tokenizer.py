@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from . import language as words
-from .scenes import COLORS, COLUMNS, ROWS, SHAPES, SIZES
+from ..world import language as words
+from ..world.scenes import COLORS, COLUMNS, ROWS, SHAPES, SIZES
 
 SPACE = "▁"
 EXTRA_WORDS = (

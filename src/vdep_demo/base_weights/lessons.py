@@ -17,12 +17,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from . import language as words
+from ..world import language as words
+from ..world.data import unanswerable
+from ..world.language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption, inverted_caption, lettered
+from ..world.prompts import OPEN_STYLES, pose, random_style
+from ..world.scenes import COLORS, COLUMNS, GRID, ROWS, SHAPES, SIZES, Scene
 from . import tokenizer as world_tokenizer
-from .data import unanswerable
-from .language import CORE_SKILLS, SKILLS, Question, ask, ask_yes_no, caption, inverted_caption, lettered
-from .prompts import OPEN_STYLES, pose, random_style
-from .scenes import COLORS, COLUMNS, GRID, ROWS, SHAPES, SIZES, Scene
 
 SYSTEM = " ".join(words.SYSTEM_SENTENCES)
 UNSUPERVISED = 0.01

@@ -20,11 +20,15 @@ class NotReady(UserError):
     """The workflow cannot start as it was called."""
 
 
-def prepare_environment(checkout: Path) -> None:
+def prepare_environment(checkout: Path, command: str) -> None:
     """What jobs inherit: this environment's tools, this checkout's package, and which process they work for.
 
     Trainers save and stop when that process is gone.
+
+    Args:
+        command: what rules call as ``$VDEP``.
     """
+    os.environ["VDEP"] = command
     # also where snakemake was called by its path and its environment is not activated
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ["PYTHONPATH"] = f"{checkout / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)

@@ -15,6 +15,8 @@ Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
+EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+"""``package.module:function``."""
 
 
 class Settings(BaseModel):
@@ -54,10 +56,10 @@ class ShippedAsset(Settings):
 
 
 class MadeAsset(Settings):
-    """Made on the spot by ``python -m vdep make`` (the demo world): what it is, and from which numbers."""
+    """Made on the spot by a function: ``maker(folder, **arguments)``."""
 
     kind: Literal["made"]
-    maker: str
+    maker: EntryPoint
     arguments: dict[str, int | float | str] = {}
 
 
@@ -239,13 +241,14 @@ class Dataset(Settings):
 
 
 class Judge(Settings):
-    """Who grades free-form answers: an OpenAI-compatible server, or ``exact_match``, which compares words on this machine.
+    """Who grades free-form answers: an OpenAI-compatible server, or a function on this machine.
 
     Where the server is and its key stand in the environment: ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.
     """
 
-    kind: Literal["openai", "exact_match"]
+    kind: Literal["openai", "function"]
     model: str
+    """The server's name for the model; or ``package.module:function``, which takes a prompt and gives a grade in [0, 1]."""
     max_tokens: Annotated[int, Field(ge=1)] = 128
     """What a grade may be long; a model that thinks before it answers needs more."""
 
@@ -440,8 +443,8 @@ class Execution(Settings):
     evaluate: EvaluationExecution
     judge: JudgeExecution = JudgeExecution()
     prepare_workers: Annotated[int, Field(ge=1)] = 1
-    warm: bool = False
-    """Whether short jobs on this machine are forked from a process that has imported the libraries (``workflow.warm``)."""
+    command: str = "python -m vdep"
+    """What jobs call; a wrapper may stand before it, such as a container's."""
 
 
 class EvaluationSettings(Settings):

@@ -1,6 +1,6 @@
 """Makes the demo's base weights anew, one of four at a time: ``snakemake demo_weights``.
 
-What lies under ``weights/`` was made by this file, Llama's two parts by two versions of it (docs/log.md). Beside each model
+What lies under ``shipped/`` was made by this file, Llama's two parts by two versions of it (docs/log.md). Beside each model
 stands ``recipe.json``: the recipe, the quality that was measured, the versions, and the SHA-256 of every file. Remade weights
 agree in quality; in bytes only on the same machine.
 """
@@ -17,11 +17,12 @@ from typing import Any
 import torch
 import transformers
 
-from ..files import folder_digest, sha256, write_json
+from vdep.files import folder_digest, sha256, write_json
+
 from . import language_model, tower
 from .language_model import LanguageModelRecipe, Phase, courses
 
-SHIPPED = Path(__file__).with_name("weights")
+SHIPPED = Path(__file__).with_name("shipped")
 RECIPES: dict[str, tower.TowerRecipe | LanguageModelRecipe] = {
     "clip": tower.TowerRecipe("clip"),
     "siglip": tower.TowerRecipe("siglip", steps=3000),
@@ -53,7 +54,7 @@ def _train(recipe: tower.TowerRecipe | LanguageModelRecipe, folder: Path) -> dic
 
 
 def main() -> None:
-    command = argparse.ArgumentParser(prog="python -m vdep.demo.weights", description="Make one of the demo's base models.")
+    command = argparse.ArgumentParser(prog="python -m vdep_demo.base_weights.make", description="Make a base model.")
     command.add_argument("--name", required=True, choices=sorted(RECIPES))
     command.add_argument("--folder", required=True, type=Path)
     command.add_argument("--threads", type=int, default=1)

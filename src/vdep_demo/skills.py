@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.samples import read_samples
+from vdep.evaluation.samples import read_samples
+
+from .chance import guess_rates, read_questions
 
 RESAMPLES = 2000
 
@@ -36,17 +38,25 @@ class SkillScore:
         return self.seen - self.chance
 
 
-def pooled(files: Mapping[tuple[str, str, str], Path]) -> list[SkillScore]:
-    """One score per checkpoint and skill. ``files``: (model, variant, benchmark) -> scores file."""
+def pooled(files: Mapping[tuple[str, str, str], Path], assets: Mapping[str, Path]) -> list[SkillScore]:
+    """One score per checkpoint and skill.
+
+    Args:
+        files: (model, variant, benchmark) -> scores file.
+        assets: benchmark -> folder with its ``questions.json``.
+    """
     rows: dict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
-    for (model, variant, _), path in files.items():
+    for (model, variant, benchmark), path in files.items():
+        questions = read_questions(assets[benchmark])
+        guesses = guess_rates(questions)
         passes: dict[str, dict[int, dict[str, Any]]] = {"seen": {}, "blind": {}}
         for row in read_samples(path.with_suffix(".samples.jsonl.gz")):
             passes[row["pass"]][row["document"]] = row
         for document, seen in passes["seen"].items():
             blind = passes["blind"].get(document)
-            if blind is not None and "skill" in seen:
-                rows[model, variant, seen["skill"]].append((seen["points"], blind["points"], seen["guess"]))
+            if blind is not None:
+                skill = questions[document]["skill"]
+                rows[model, variant, skill].append((seen["points"], blind["points"], guesses[document]))
     scores = []
     for (model, variant, skill), values in sorted(rows.items()):
         table = 100 * np.array(values)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from .errors import ConfigError
+from ..errors import ConfigError
 from .recipe import EvaluationRecipe, ImportRecipe, PreparationRecipe, TrainingRecipe
 from .settings import (
     STAGES,
@@ -63,8 +63,6 @@ class Study(Settings):
     figures: dict[Name, AttentionFigure] = Field(default_factory=dict)
     loss_figures: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     """Checkpoints whose losses are drawn together."""
-    skills: bool = False
-    """Report by skill, for benchmarks that say which skill a question asks for (the demo's)."""
     evaluation: EvaluationSettings = EvaluationSettings()
     execution: Execution
 
