@@ -5,13 +5,13 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
-configfile: "config/assets.yaml"
-configfile: "config/datasets.yaml"
-configfile: "config/models.yaml"
-configfile: "config/variants.yaml"
-configfile: "config/benchmarks.yaml"
-configfile: "config/protocols.yaml"
-configfile: "config/config.yaml"
+configfile: f"{workflow.basedir}/config/assets.yaml"
+configfile: f"{workflow.basedir}/config/datasets.yaml"
+configfile: f"{workflow.basedir}/config/models.yaml"
+configfile: f"{workflow.basedir}/config/variants.yaml"
+configfile: f"{workflow.basedir}/config/benchmarks.yaml"
+configfile: f"{workflow.basedir}/config/protocols.yaml"
+configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
@@ -25,33 +25,55 @@ include: "rules/figures.smk"
 
 
 rule all:
+    """Every table and figure of the paper."""
     default_target: True
     input:
-        main_targets(),
-        ablation_tables(),
+        PLAN.target("all"),
 
 
 rule main:
+    """The paper's main tables, and the figures."""
     input:
-        main_targets(),
+        PLAN.target("main"),
 
 
 rule controls:
+    """Not in the paper: is it the image loss, or the doubled steps?"""
     input:
-        control_targets(),
+        PLAN.target("controls"),
+
+
+# what an overlay adds to `targets`
+for target in set(STUDY.targets) - {"all", "main", "controls"}:
+
+    rule:
+        name:
+            target
+        input:
+            PLAN.target(target),
 
 
 rule submissions:
+    """What only the servers of VizWiz and MMBench can score."""
     input:
-        submission_targets(),
+        PLAN.submissions,
 
 
 rule assets:
+    """All downloads."""
     input:
-        asset_targets(),
+        PLAN.assets,
 
 
 include: "rules/demo.smk"
+
+
+rule mistyped:
+    """No such target: its input names those that there are."""
+    input:
+        no_such_target,
+    output:
+        "{mistyped}",
 
 
 onstart:

@@ -39,8 +39,9 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from vdep.assets.manifest import only_file
 from vdep.data.prepare import ArchiveRoute, prepare
 from vdep.files import sha256, write_json
+from vdep.study.check import load_study
 from vdep.study.settings import Stage
-from vdep.study.study import Study, deep_merge, load_study
+from vdep.study.study import Study, deep_merge
 from vdep.train.build import PROJECTOR_FILE
 from vdep_demo.base_weights import tokenizer
 
@@ -59,13 +60,11 @@ def study_of(geometry: Geometry, stage: Stage, global_batch: int | None, changes
     tower = tower_settings(geometry).model_dump(mode="json") | {"weights": "made-tower"}
     override = like[stage] | {"data": "made-data"} | ({"global_batch": global_batch} if global_batch else {})
     execution = {"processes": 1, "gpus": int(on_gpu), "log_every": 1, "save_every": 10**6, "probe_every": 0, **changes}
-    made = {name: {"kind": "made", "maker": "random"} for name in ("made-tower", "made-language", "made-data")}
+    made = {name: {"kind": "made", "maker": "benchmarks:random"} for name in ("made-tower", "made-language", "made-data")}
     change = {
         "models": {"made": like | {"vision_tower": tower, "language_model": "made-language", stage: override}},
         "datasets": {"made-data": {"conversations": "made-data", "images": [{"asset": "made-data"}]}},
         "assets": made,
-        "checkpoints": ["made/baseline"],
-        "controls": [],
         "execution": {"device": "cuda" if on_gpu else "cpu", stage: execution},
     }
     return load_study(deep_merge(config, change))

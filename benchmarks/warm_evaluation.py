@@ -20,13 +20,13 @@ from common import Claim, report, say
 from vdep_demo import warm
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKPOINT = ROOT / "results" / "demo" / "runs" / "demo-llava" / "baseline" / "finetune" / "done.json"
+CHECKPOINT = ROOT / "results" / "demo" / "runs" / "demo-llava" / "baseline" / "seed-42" / "finetune" / "done.json"
 BENCHMARKS = ("pope", "gqa", "mme", "ocrbench", "mmbench_en", "seedbench_img")
 
 
 def command(benchmark: str, scores: Path) -> list[str]:
     demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    recipe = json.loads((ROOT / f"results/demo/evaluations/demo-llava/baseline/{benchmark}.json").read_text())["recipe"]
+    recipe = json.loads((ROOT / f"results/demo/evaluations/demo-llava/baseline/seed-42/{benchmark}.json").read_text())["recipe"]
     execution = {"threads": 1, "batch_size": 64, "device": "cpu", "cache": str(ROOT / "resources/demo/cache/datasets")}
     (manifest,) = (ROOT / "resources" / "demo").rglob(f"{demo['benchmarks'][benchmark]['asset']}/manifest.json")
     return [

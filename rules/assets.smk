@@ -2,6 +2,7 @@
 
 
 rule fetch:
+    """Download an asset, or make it; what arrives is compared with what was recorded."""
     output:
         f"{RESOURCES}/assets/{{asset}}/manifest.json",
     log:
@@ -10,6 +11,6 @@ rule fetch:
     conda:
         "../envs/vdep.yaml"
     params:
-        asset=asset_json,
+        asset=lambda w: canonical_json(STUDY.assets[w.asset].model_dump(mode="json")),
     shell:
         "$VDEP fetch --name {wildcards.asset} --asset {params.asset:q} --manifest {output:q} > {log:q} 2>&1"

@@ -2,8 +2,10 @@
 
 
 rule prepare:
+    """Check and tokenise a dataset for a tokenizer and a template."""
     input:
-        prepared_inputs,
+        tokenizer=lambda w: PLAN.asset(PLAN.preparations[w.prepared].tokenizer),
+        sources=lambda w: [PLAN.asset(name) for name in PLAN.preparations[w.prepared].sources],
     output:
         f"{RESOURCES}/prepared/{{prepared}}/manifest.json",
     log:
@@ -15,7 +17,6 @@ rule prepare:
         mem_mb=EXECUTION.prepare_workers * 2000,
         runtime="6h",
     params:
-        recipe=preparation_recipe,
+        recipe=lambda w: PLAN.preparations[w.prepared].canonical,
     shell:
-        "$VDEP prepare --recipe {params.recipe:q} --inputs {input:q} --manifest {output:q} --workers {threads} "
-        "> {log:q} 2>&1"
+        "$VDEP prepare --recipe {params.recipe:q} --inputs {input:q} --manifest {output:q} --workers {threads} > {log:q} 2>&1"

@@ -2,10 +2,16 @@
 # src/vdep_demo/base_weights/shipped and put the revisions that the logs end with into config/demo.yaml.
 
 
+SKILL_SCORES = list(
+    dict.fromkeys(score for target in PLAN.members("main") for table in target.tables for score in PLAN.evaluations[table])
+)
+
+
 rule skills:
+    """What each checkpoint sees, skill by skill, pooled over the benchmarks of the main tables; and what guessing scores."""
     input:
-        scores=[scores_file(*key) for key in skill_evaluations()],
-        questions=[asset_manifest(STUDY.benchmarks[name].asset) for name in dict.fromkeys(b for *_, b in skill_evaluations())],
+        scores=[PLAN.scores(run, benchmark) for run, benchmark in SKILL_SCORES],
+        questions=[PLAN.asset(STUDY.benchmarks[name].asset) for name in dict.fromkeys(b for _, b in SKILL_SCORES)],
     output:
         csv=f"{RESULTS}/tables/skills.csv",
         markdown=f"{RESULTS}/tables/skills.md",
@@ -16,18 +22,23 @@ rule skills:
     conda:
         "../envs/vdep.yaml"
     params:
-        evaluations=canonical_json(skill_evaluations()),
+        evaluations=canonical_json([(*run, benchmark) for run, benchmark in SKILL_SCORES]),
     script:
         "../workflow_scripts/skills.py"
 
 
+ruleorder: skills > mistyped
+
+
 rule demo:
+    """The demo's main tables and figures, and its skills."""
     input:
         rules.main.input,
         rules.skills.output,
 
 
 rule demo_base:
+    """One of the demo's base models."""
     output:
         "resources/demo_weights/{base}/recipe.json",
     log:
@@ -45,5 +56,6 @@ rule demo_base:
 
 
 rule demo_weights:
+    """All four of them."""
     input:
         expand("resources/demo_weights/{base}/recipe.json", base=["clip", "siglip", "llama", "phi"]),

@@ -2,13 +2,14 @@
 
 
 rule submission:
+    """Write the file that a benchmark's server scores."""
     input:
-        checkpoint=f"{RESULTS}/runs/{{model}}/{{variant}}/finetune/done.json",
-        data=benchmark_manifest,
+        checkpoint=f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/finetune/done.json",
+        data=lambda w: PLAN.asset(STUDY.benchmarks[w.benchmark].asset),
     output:
-        f"{RESULTS}/submissions/{{model}}/{{variant}}/{{benchmark}}.json",
+        f"{RESULTS}/submissions/{{model}}/{{variant}}/{{seed}}/{{benchmark}}.json",
     log:
-        f"{RESULTS}/logs/submission/{{model}}/{{variant}}/{{benchmark}}.log",
+        f"{RESULTS}/logs/submission/{{model}}/{{variant}}/{{seed}}/{{benchmark}}.log",
     wildcard_constraints:
         benchmark=SUBMITTED,
     conda:
@@ -17,7 +18,7 @@ rule submission:
     resources:
         **evaluation_resources(),
     params:
-        recipe=evaluation_recipe,
+        recipe=lambda w: STUDY.evaluation_recipe(w.model, w.variant, w.benchmark).canonical,
     shell:
         "$VDEP evaluate --recipe {params.recipe:q} --execution {resources.execution:q} "
         "--checkpoint {input.checkpoint:q} --data {input.data:q} --scores {output:q} > {log:q} 2>&1"

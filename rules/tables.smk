@@ -2,11 +2,14 @@
 
 
 rule table:
+    """One table as CSV and Markdown, with the origin of every number."""
     input:
-        table_scores,
+        scores=lambda w: [PLAN.scores(run, benchmark) for run, benchmark in PLAN.evaluations[w.table]],
         published=workflow.source_path("../config/published.csv"),
     output:
-        csv=f"{RESULTS}/tables/{{table}}.csv",
+        csv=report(
+            f"{RESULTS}/tables/{{table}}.csv", caption="captions/table.rst", category="Tables", labels={"table": "{table}"}
+        ),
         markdown=f"{RESULTS}/tables/{{table}}.md",
         provenance=f"{RESULTS}/tables/{{table}}.provenance.json",
     log:
@@ -15,6 +18,6 @@ rule table:
     conda:
         "../envs/vdep.yaml"
     params:
-        definition=table_definition,
+        definition=lambda w: PLAN.table_definition(w.table),
     script:
         "../workflow_scripts/table.py"

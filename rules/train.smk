@@ -1,15 +1,17 @@
-# Stage 1 and SFT, or a checkpoint that others trained. The weights lie beside done.json, in a folder that is named after the recipe's digest.
+# Stage 1 and SFT, or a checkpoint that others trained. The weights lie beside done.json, in a folder named after the recipe's digest.
 
 
 rule pretrain:
+    """Stage 1: the projector, on captions; with VDEP the image loss too."""
     input:
-        tower=tower_of,
-        language_model=language_model_of,
-        data=data_of("pretrain"),
+        tower=lambda w: PLAN.asset(STUDY.models[w.model].vision_tower.weights),
+        language_model=lambda w: PLAN.asset(STUDY.models[w.model].language_model),
+        data=lambda w: PLAN.training_data(w.model, w.variant, "pretrain"),
+        validation=lambda w: PLAN.validation_data(w.model, w.variant, "pretrain"),
     output:
-        f"{RESULTS}/runs/{{model}}/{{variant}}/pretrain/done.json",
+        f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/pretrain/done.json",
     log:
-        f"{RESULTS}/logs/pretrain/{{model}}/{{variant}}.log",
+        f"{RESULTS}/logs/pretrain/{{model}}/{{variant}}/{{seed}}.log",
     wildcard_constraints:
         variant=TRAINED,
     conda:
@@ -18,22 +20,24 @@ rule pretrain:
     resources:
         **stage_resources("pretrain"),
     params:
-        recipe=recipe_of("pretrain"),
+        recipe=lambda w: STUDY.recipe(w.model, w.variant, "pretrain", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} --done {output:q} 2>&1 | tee {log:q}"
 
 
 rule finetune:
+    """SFT: the projector of stage 1 and the language model, on conversations."""
     input:
-        tower=tower_of,
-        language_model=language_model_of,
-        data=data_of("finetune"),
-        initial=f"{RESULTS}/runs/{{model}}/{{variant}}/pretrain/done.json",
+        tower=lambda w: PLAN.asset(STUDY.models[w.model].vision_tower.weights),
+        language_model=lambda w: PLAN.asset(STUDY.models[w.model].language_model),
+        data=lambda w: PLAN.training_data(w.model, w.variant, "finetune"),
+        validation=lambda w: PLAN.validation_data(w.model, w.variant, "finetune"),
+        initial=f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/pretrain/done.json",
     output:
-        f"{RESULTS}/runs/{{model}}/{{variant}}/finetune/done.json",
+        f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/finetune/done.json",
     log:
-        f"{RESULTS}/logs/finetune/{{model}}/{{variant}}.log",
+        f"{RESULTS}/logs/finetune/{{model}}/{{variant}}/{{seed}}.log",
     wildcard_constraints:
         variant=TRAINED,
     conda:
@@ -42,7 +46,7 @@ rule finetune:
     resources:
         **stage_resources("finetune"),
     params:
-        recipe=recipe_of("finetune"),
+        recipe=lambda w: STUDY.recipe(w.model, w.variant, "finetune", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} --initial {input.initial:q} --done {output:q} "
@@ -50,15 +54,17 @@ rule finetune:
 
 
 rule import_checkpoint:
+    """A checkpoint of the original LLaVA in the place of an SFT of ours."""
     input:
-        tower=tower_of,
-        checkpoint=imported_asset,
+        tower=lambda w: PLAN.asset(STUDY.models[w.model].vision_tower.weights),
+        checkpoint=lambda w: PLAN.asset(STUDY.imported(w.variant)),
     output:
-        f"{RESULTS}/runs/{{model}}/{{variant}}/finetune/done.json",
+        f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/finetune/done.json",
     log:
-        f"{RESULTS}/logs/import/{{model}}/{{variant}}.log",
+        f"{RESULTS}/logs/import/{{model}}/{{variant}}/{{seed}}.log",
     wildcard_constraints:
         variant=IMPORTED,
+        seed="imported",
     conda:
         "../envs/vdep.yaml"
     threads: 4
@@ -66,7 +72,7 @@ rule import_checkpoint:
         mem="64GB",
         runtime="2h",
     params:
-        recipe=import_recipe,
+        recipe=lambda w: STUDY.import_recipe(w.model, w.variant).canonical,
     shell:
-        "$VDEP import-checkpoint --recipe {params.recipe:q} --tower {input.tower:q} "
-        "--checkpoint {input.checkpoint:q} --done {output:q} > {log:q} 2>&1"
+        "$VDEP import-checkpoint --recipe {params.recipe:q} --tower {input.tower:q} --checkpoint {input.checkpoint:q} "
+        "--done {output:q} > {log:q} 2>&1"

@@ -2,7 +2,7 @@
 
     python tests/stock.py CHECKPOINT SCRATCH [QUESTIONS]
 
-compares them on a LLaVA checkpoint that an SFT left (results/demo/runs/demo-llava/baseline/finetune/<run>), over ten
+compares them on a LLaVA checkpoint that an SFT left (results/demo/runs/demo-llava/baseline/seed-42/finetune/<run>), over ten
 benchmarks: first as they answer by themselves, then with answers of sixty tokens.
 """
 

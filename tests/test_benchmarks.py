@@ -20,7 +20,7 @@ from common import GEOMETRIES, build
 from packed_sft import GLOBAL_BATCH, MICRO_BATCH_TOKENS, RANKS, stated_lengths, tokens_computed
 
 from vdep.files import read_json
-from vdep.study.study import load_study
+from vdep.study.check import load_study
 from vdep.train.memory import Memory, activations_per_token, training_memory
 
 A100 = 85e9

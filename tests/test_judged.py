@@ -196,7 +196,7 @@ def test_the_workflow_asks_a_judge_and_keeps_its_key_to_itself(
     shutil.copy(folder / "done.json", stage / "done.json")
     overlay = "judge: {kind: openai, model: gpt-4o}\nbenchmarks: {mmvet: {blind: false}}\n"
     (checkout / "judge.yaml").write_text(overlay)
-    scores = "results/demo/evaluations/demo-llava/vdep/mmvet.json"
+    scores = "results/demo/evaluations/demo-llava/vdep/seed-42/mmvet.json"
     command = [scores, "--configfile", "config/demo.yaml", "judge.yaml", "--cores", "2"]
     # nothing is trained for this
     command += ["--allowed-rules", "fetch", "answer", "grade", "evaluate"]

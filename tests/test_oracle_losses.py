@@ -25,8 +25,8 @@ from vdep.model import packed
 from vdep.model.llava import build_model, new_projector, projector
 from vdep.model.task import AlignmentTask
 from vdep.run.job import Job
+from vdep.study.check import load_study
 from vdep.study.settings import VisionTower
-from vdep.study.study import load_study
 from vdep.train.build import build_task
 
 TOWERS = {"llama": "clip", "phi": "siglip"}

@@ -26,7 +26,7 @@ from vdep.model.original import export_original
 pytestmark = pytest.mark.slow
 
 OVERLAYS = ("--configfile", "config/demo.yaml", str(world.ROOT / "tests" / "reduced.yaml"), "--cores", "2")
-STAGE_1 = "results/demo/runs/demo-llava/vdep/pretrain"
+STAGE_1 = "results/demo/runs/demo-llava/vdep/seed-42/pretrain"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_result_is_there(finished: Path) -> None:
         with Image.open(results / "figures" / f"{name}.png") as figure:
             assert min(figure.size) > 200
             assert len(figure.convert("RGB").getcolors(1 << 24) or []) > 100, "not an empty page"
-    seen = read_json(results / "evaluations" / "demo-llava" / "vdep" / "gqa.json")
+    seen = read_json(results / "evaluations" / "demo-llava" / "vdep" / "seed-42" / "gqa.json")
     assert seen["seen"]["n"] == seen["blind"]["n"] == 60
 
 
@@ -64,8 +64,8 @@ def test_nothing_is_left_to_be_done(finished: Path) -> None:
 def test_the_three_stages_1_are_three_trainings(finished: Path) -> None:
     runs = finished / "results" / "demo" / "runs"
     names = ("demo-llava/baseline", "demo-llava/vdep", "demo-tinyllava/fused")
-    done = {name: read_json(runs / name / "pretrain" / "done.json") for name in names}
-    steps = {name: len(losses(runs / name / "pretrain").read_text().splitlines()) for name in names}
+    done = {name: read_json(runs / name / "seed-42" / "pretrain" / "done.json") for name in names}
+    steps = {name: len(losses(runs / name / "seed-42" / "pretrain").read_text().splitlines()) for name in names}
     assert len({d["digest"] for d in done.values()}) == 3
     assert steps["demo-llava/vdep"] == 2 * steps["demo-llava/baseline"], "every sample in both modes, one mode a step"
     assert steps["demo-tinyllava/fused"] == 2 * steps["demo-llava/baseline"], "half as many samples a step, both modes at once"
@@ -76,13 +76,13 @@ def test_stock_transformers_gives_the_recorded_answers(finished: Path) -> None:
     assets, results = finished / "resources" / "demo" / "assets" / "demo-gqa", finished / "results" / "demo"
     (questions,), (images,) = (list(assets.glob(pattern)) for pattern in ("testdev-*.parquet", "images-*.parquet"))
     pictures = {row["id"]: Image.open(io.BytesIO(row["image"]["bytes"])) for row in pq.read_table(images).to_pylist()}
-    done = results / "runs" / "demo-llava" / "vdep" / "finetune" / "done.json"
+    done = results / "runs" / "demo-llava" / "vdep" / "seed-42" / "finetune" / "done.json"
     checkpoint = done.parent / read_json(done)["run"]
     model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(checkpoint)
     recorded = {
         row["document"]: row["answer"]
-        for row in read_samples(results / "evaluations" / "demo-llava" / "vdep" / "gqa.samples.jsonl.gz")
+        for row in read_samples(results / "evaluations" / "demo-llava" / "vdep" / "seed-42" / "gqa.samples.jsonl.gz")
         if row["pass"] == "seen"
     }
     for document, row in enumerate(pq.read_table(questions).to_pylist()[:12]):
@@ -101,7 +101,7 @@ def test_stock_transformers_gives_the_recorded_answers(finished: Path) -> None:
 
 def test_a_checkpoint_of_the_original_is_evaluated_like_one_of_ours(finished: Path) -> None:
     """Ours in the original's layout, taken for somebody else's release: the pipeline imports it, and it answers alike."""
-    ours = finished / "results" / "demo" / "runs" / "demo-llava" / "vdep" / "finetune" / "done.json"
+    ours = finished / "results" / "demo" / "runs" / "demo-llava" / "vdep" / "seed-42" / "finetune" / "done.json"
     language_model = finished / "resources" / "demo" / "assets" / "demo-llama"
     released = finished / "released-weights"
     export_original(ours.parent / read_json(ours)["run"], language_model, "demo-clip", released)
@@ -109,13 +109,15 @@ def test_a_checkpoint_of_the_original_is_evaluated_like_one_of_ours(finished: Pa
         f"assets: {{theirs: {{kind: shipped, path: released-weights, revision: {folder_digest(released)}}}}}\n"
         "variants: {theirs: {imported: theirs}}\n"
     )
-    target = "results/demo/evaluations/demo-llava/theirs/gqa.json"
+    target = "results/demo/evaluations/demo-llava/theirs/imported/gqa.json"
     command = [target, *OVERLAYS[:3], "released.yaml", *OVERLAYS[3:]]
     done = snakemake(*command, folder=finished)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    assert not list(finished.glob("results/demo/runs/demo-llava/theirs/pretrain"))
+    assert not list(finished.glob("results/demo/runs/demo-llava/theirs/*/pretrain"))
     evaluations = finished / "results" / "demo" / "evaluations" / "demo-llava"
-    theirs, own = (list(read_samples(evaluations / name / "gqa.samples.jsonl.gz")) for name in ("theirs", "vdep"))
+    theirs, own = (
+        list(read_samples(evaluations / name / "gqa.samples.jsonl.gz")) for name in ("theirs/imported", "vdep/seed-42")
+    )
     assert theirs == own
     assert "Nothing to be done" in snakemake(*command, folder=finished).stderr
 

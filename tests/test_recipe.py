@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from typing import Any
@@ -15,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdep.errors import ConfigError
+from vdep.study.check import load_study, missing_files
+from vdep.study.plan import Plan
 from vdep.study.recipe import canonical_json
 from vdep.study.schema import schema_text
-from vdep.study.study import apply_lock, deep_merge, load_study
+from vdep.study.settings import SCORER_PARTS
+from vdep.study.study import Study, apply_lock, deep_merge
 
 FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")
 
@@ -38,23 +42,25 @@ def changed(path: str, value: Any, *overlays: str) -> dict[str, Any]:
     return deep_merge(paper_config(*overlays), change)
 
 
+def evaluations(study: Study) -> set[Any]:
+    """Of the target ``all``."""
+    plan = Plan(study)
+    return {e for target in plan.members("all") for table in target.tables for e in plan.evaluations[table]}
+
+
 def test_the_paper_needs_ten_checkpoints_and_146_evaluations() -> None:
     study = load_study(paper_config())
-    tables = (*study.main_tables, *study.ablation_tables)
-    assert set(study.tables) - set(tables) == {"controls", "calibration"}
-    evaluations = {e for table in tables for e in study.table_evaluations(table)}
-    assert len(study.checkpoints) == 10
-    assert len(evaluations) == 146
+    assert len(Plan(study).target_runs("all")) == 10
+    assert len(evaluations(study)) == 146
     assert len(study.table_evaluations("ablation_alpha")) == 39
-    assert not any(benchmark == "seedbench_img" for _, _, benchmark in study.table_evaluations("ablation_loss"))
+    assert not any(benchmark == "seedbench_img" for _, benchmark in study.table_evaluations("ablation_loss"))
 
 
 @pytest.mark.parametrize("text", ["judge: null", "judge:", "judge: none"])
 def test_without_a_judge_its_evaluations_are_left_out(text: str) -> None:
     study = load_study(deep_merge(paper_config(), yaml.safe_load(text)))
-    evaluations = {e for table in (*study.main_tables, *study.ablation_tables) for e in study.table_evaluations(table)}
-    assert len(evaluations) == 136
-    assert "mm-vet" not in study.needed_assets()
+    assert len(evaluations(study)) == 136
+    assert not any("mm-vet" in asset for asset in Plan(study).assets)
     with pytest.raises(ConfigError, match="mmvet is graded by a judge, and none is configured"):
         study.evaluation_recipe("llava-7b", "vdep", "mmvet")
 
@@ -71,9 +77,9 @@ def test_how_a_judge_is_asked_is_no_part_of_a_recipe_and_who_it_is_is_none_of_th
 
 def test_every_checkpoint_of_the_paper_has_its_own_recipe() -> None:
     study = load_study(paper_config())
-    names = [name.split("/") for name in (*study.checkpoints, *study.controls)]
-    digests = {study.recipe(m, v, stage).digest for m, v in names for stage in ("pretrain", "finetune")}
-    assert len(digests) == 2 * len(names)
+    runs = [run for run in study.all_runs if not study.imported(run.variant)]
+    digests = {study.recipe(*run[:2], stage, run.seed).digest for run in runs for stage in ("pretrain", "finetune")}
+    assert len(digests) == 2 * len(runs) == 26
 
 
 def test_projectors_start_as_the_original_of_each_model_has_it() -> None:
@@ -82,15 +88,14 @@ def test_projectors_start_as_the_original_of_each_model_has_it() -> None:
     assert kinds == {"llava-7b": "linear", "demo-llava": "linear", "tinyllava-3b": "normal", "demo-tinyllava": "normal"}
     other = load_study(changed("models/tinyllava-3b/projector_init", "linear"))
     assert (
-        other.pretrain_recipe("tinyllava-3b", "vdep").digest
-        != load_study(paper_config()).pretrain_recipe("tinyllava-3b", "vdep").digest
+        other.recipe("tinyllava-3b", "vdep", "pretrain").digest
+        != load_study(paper_config()).recipe("tinyllava-3b", "vdep", "pretrain").digest
     )
 
 
 def test_the_demo_is_a_study_of_its_own() -> None:
     study = load_study(paper_config("demo"))
-    assert all(name.startswith("demo-") for name in (*study.checkpoints, *study.controls))
-    assert all(row.startswith("demo-") for table in study.tables.values() for row in table.rows)
+    assert all(run.model.startswith("demo-") for run in study.all_runs)
     assert study.results == "results/demo"
 
 
@@ -105,7 +110,7 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("variants/vdep/pretrain", {"normalization": {"micro_batch": 0}}, r"normalization.*greater than or equal to 1"),
         ("variants/vdep/pretrain", {"grouping": "modality_length"}, r"llava-7b/vdep: grouping: modality_length is for SFT"),
         ("variants/vdep/vdep", {"alpha": math.inf, "positions": "sum"}, r"variants\.vdep\.vdep\.alpha: .*finite number.*inf"),
-        ("stages/pretrain/gradient_clipping", math.inf, r"pretrain of llava-7b/baseline: gradient_clipping: .*finite"),
+        ("stages/pretrain/gradient_clipping", math.inf, r"stages\.pretrain\.gradient_clipping: .*finite"),
         ("stages/pretrain/epsilon", -1e-8, r"epsilon: .*greater than or equal to 0"),
         ("stages/pretrain/betas", [0.9, 1.0], r"betas\.1: .*less than 1"),
         ("variants/vdep/vdep/ratio", 0, r"variants\.vdep\.vdep\.ratio: .*greater than 0"),
@@ -116,19 +121,87 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("variants/vdep/extends", "nobody", r"variants\.vdep\.extends: there is no variant named 'nobody' \(known: .*baseline"),
         ("variants/released/imported", "nothing", r"variants\.released\.imported: there is no asset named 'nothing'"),
         ("variants/released/vdep", {}, r"variants\.released: an imported checkpoint is not trained"),
-        ("loss_figures", {"mine": ["llava-7b/released"]}, r"loss_figures\.mine: llava-7b/released is imported"),
-        ("checkpoints", ["llava-7b/nobody"], r"checkpoints: there is no variant named 'nobody'"),
-        ("checkpoints", ["llava-13b/vdep"], r"checkpoints: there is no model named 'llava-13b'"),
-        ("stages/pretrain/learning_rate", -1, r"pretrain of llava-7b/baseline: learning_rate: .*greater than 0"),
+        (
+            "loss_figures",
+            {"mine": {"models": ["llava"], "variants": ["released"]}},
+            r"loss_figures\.mine: released is imported",
+        ),
+        ("tables/main_vqa/variants", ["nobody"], r"tables\.main_vqa\.variants: there is no variant named 'nobody'"),
+        ("tables/main_vqa/models", ["llava-13b"], r"main_vqa\.models: .*'llava-13b' \(did you mean llava-7b\?"),
+        ("stages/pretrain/learning_rate", -1, r"stages\.pretrain\.learning_rate: .*greater than 0"),
         ("stages/finetune/data", "nowhere", r"finetune of llava-7b/baseline: there is no dataset named 'nowhere'"),
         ("models/llava-7b/pretrain/template", "chatml", r"template: .*'plain'"),
         ("tables/main_vqa/columns", ["okvqq"], r"tables\.main_vqa\.columns: there is no column named 'okvqq'"),
-        ("resultz", "x", r"resultz: there is no such key"),
+        ("resultz", "x", r"resultz: there is no such key, did you mean results\?"),
+        (
+            "variants/mine",
+            {"pretrain": {"epochz": 2}},
+            r"mine\.pretrain\.epochz: there is no such key, did you mean epochs",
+        ),
+        ("variants/mine", {"pretrain": {"epochs": "two"}}, r"variants\.mine\.pretrain\.epochs: .*integer.*'two'"),
+        ("variants/mine", {"pretrain": {"seed": 1}}, r"variants\.mine\.pretrain\.seed: there is no such key"),
+        ("variants/mine", {"vdep": {"alpha": 0, 5: None}}, r"variants\.mine\.vdep\.5: .*is there a comma in a number"),
+        ("columns/gqa/part", "accuracy", r"columns\.gqa\.part: there is no part of gqa named 'accuracy' \(known: score\)"),
+        ("benchmarks/gqa/scorer", "meen", r"benchmarks\.gqa\.scorer: there is no scorer named 'meen' \(did you mean mean"),
+        ("targets/all/tables", ["ablation"], r"targets\.all\.tables: there is no table named 'ablation'"),
+        ("targets/all/figures", ["atention"], r"targets\.all\.figures: .*did you mean attention"),
+        ("roles/llava", "llava-8b", r"roles\.llava: there is no model named 'llava-8b' \(did you mean llava-7b"),
+        ("figures/attention/right", "vdepp", r"figures\.attention: there is no variant named 'vdepp'"),
+        ("validation/pretrain", "coco", r"validation\.pretrain: there is no dataset named 'coco'"),
+        ("seeds", [], r"seeds: .*at least 1 item"),
+        ("only_model", "llava", r"only_model: there is no model named 'llava'"),
     ],
 )
 def test_a_bad_configuration_names_the_key_and_the_reason(path: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_study(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (
+            "execution/finetune/engine",
+            "zero4",
+            r"execution\.finetune\.engine: .*'zero4' .*ddp, zero2, zero3",
+        ),
+        ("tables/main_vqa/published", ["table99"], r"tables\.main_vqa: there is no published table named 'table99'"),
+        ("benchmarks/gqa/task", "gqa/gqaa.yaml", r"benchmarks\.gqa\.task: .*'gqa/gqaa\.yaml' \(did you mean gqa/gqa\.yaml"),
+    ],
+)
+def test_files_that_are_not_there_are_named_before_the_plan(path: str, value: Any, expected: str) -> None:
+    (problem,) = missing_files(load_study(changed(path, value)), world.ROOT)
+    assert re.match(expected, problem), problem
+
+
+def test_what_the_plan_knows_of_scorers_is_what_they_yield() -> None:
+    from vdep.evaluation.scores import SCORERS
+
+    assert {name: tuple(scorer.parts) for name, scorer in SCORERS.items()} == SCORER_PARTS
+
+
+def test_a_seed_changes_both_stages_and_nothing_but_the_seed() -> None:
+    study = load_study(changed("seeds", [42, 43]))
+    for stage in ("pretrain", "finetune"):
+        first, second = (study.recipe("llava-7b", "vdep", stage, seed) for seed in ("seed-42", "seed-43"))
+        assert first.digest == load_study(paper_config()).recipe("llava-7b", "vdep", stage).digest, "what it was alone"
+        one, other = (recipe.model_dump(mode="json") for recipe in (first, second))
+        assert (one["settings"].pop("seed"), other["settings"].pop("seed")) == (42, 43)
+        assert (one.pop("initial") == other.pop("initial")) == (stage == "pretrain")
+        assert one == other
+
+
+def test_an_overlay_takes_an_entry_away_with_null() -> None:
+    study = load_study(changed("tables/calibration", None))
+    assert "calibration" not in study.tables
+
+
+def test_every_setting_is_explained_in_the_schema() -> None:
+    schema = json.loads(schema_text())
+    for name in ("StageOverride", "VdepSettings", "Table", "Target", "AttentionFigure"):
+        for key, field in schema["$defs"][name]["properties"].items():
+            assert field.get("description"), f"{name}.{key}"
+    assert all(field.get("description") for field in schema["properties"].values())
 
 
 def test_reordering_keys_does_not_change_a_digest() -> None:
@@ -142,7 +215,7 @@ def test_reordering_keys_does_not_change_a_digest() -> None:
 def test_swapping_the_values_of_two_fields_changes_the_digest() -> None:
     one = changed("variants/vdep/vdep", {"alpha": 0.5, "ratio": 0.25})
     other = changed("variants/vdep/vdep", {"alpha": 0.25, "ratio": 0.5})
-    digests = {load_study(c).pretrain_recipe("llava-7b", "vdep").digest for c in (one, other)}
+    digests = {load_study(c).recipe("llava-7b", "vdep", "pretrain").digest for c in (one, other)}
     assert len(digests) == 2
 
 
@@ -156,8 +229,8 @@ def test_how_a_stage_is_run_is_no_part_of_its_recipe(path: str) -> None:
 
 
 def test_a_change_in_stage_1_reaches_sft() -> None:
-    plain = load_study(paper_config()).finetune_recipe("llava-7b", "vdep")
-    other = load_study(changed("variants/vdep/vdep/alpha", 0.5)).finetune_recipe("llava-7b", "vdep")
+    plain = load_study(paper_config()).recipe("llava-7b", "vdep", "finetune")
+    other = load_study(changed("variants/vdep/vdep/alpha", 0.5)).recipe("llava-7b", "vdep", "finetune")
     assert plain.digest != other.digest
 
 
@@ -169,8 +242,8 @@ def test_the_lock_fills_in_what_is_null_and_nothing_else() -> None:
     again = apply_lock(locked, {"assets": {"phi-2": {"revision": "other"}}})
     assert again["assets"]["phi-2"]["revision"] == "abc"
     study, plain = load_study(locked), load_study(config)
-    assert study.pretrain_recipe("tinyllava-3b", "vdep").digest != plain.pretrain_recipe("tinyllava-3b", "vdep").digest
-    assert study.pretrain_recipe("llava-7b", "vdep").digest == plain.pretrain_recipe("llava-7b", "vdep").digest
+    assert study.recipe("tinyllava-3b", "vdep", "pretrain").digest != plain.recipe("tinyllava-3b", "vdep", "pretrain").digest
+    assert study.recipe("llava-7b", "vdep", "pretrain").digest == plain.recipe("llava-7b", "vdep", "pretrain").digest
 
 
 json_values = st.recursive(
@@ -203,5 +276,5 @@ def test_the_schema_file_is_the_one_that_the_types_generate() -> None:
 
 
 def test_parsing_the_configuration_imports_no_torch() -> None:
-    code = "import sys, vdep.study.study, vdep.run.driver; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, vdep.study.plan, vdep.run.driver; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=world.environment(), check=False).returncode == 0

@@ -23,9 +23,10 @@ from vdep.evaluation.tasks import task_config
 from vdep.files import read_json, sha256, write_json
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
+from vdep.study.check import load_study
 from vdep.study.recipe import EvaluationRecipe
 from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings
-from vdep.study.study import deep_merge, load_study
+from vdep.study.study import deep_merge
 from vdep_demo.world.benchmarks import _write_parquet
 from vdep_demo.world.choice_sets import mmbench_cn, mmbench_en
 from vdep_demo.world.open_sets import okvqa, vizwiz
@@ -36,7 +37,7 @@ STUDY = load_study(paper_config())
 
 def test_the_paper_has_three_splits_that_are_submitted_and_no_column_of_them() -> None:
     assert STUDY.submission_benchmarks == ["vizwiz_test", "mmbench_en_test", "mmbench_cn_test"]
-    evaluated = {benchmark for table in STUDY.tables for _, _, benchmark in STUDY.table_evaluations(table)}
+    evaluated = {benchmark for table in STUDY.tables for _, benchmark in STUDY.table_evaluations(table)}
     assert not evaluated & set(STUDY.submission_benchmarks)
 
 

@@ -16,13 +16,27 @@ from test_recipe import paper_config
 from vdep.errors import ReportError
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
-from vdep.report.tables import BuiltTable, Results, as_csv, as_markdown, build_table, provenance, read_published
+from vdep.report.tables import (
+    BuiltTable,
+    Key,
+    Results,
+    TableDefinition,
+    as_csv,
+    as_markdown,
+    build_table,
+    provenance,
+    read_published,
+)
+from vdep.study.check import load_study
+from vdep.study.plan import Plan
 from vdep.study.settings import Calibration, Column
-from vdep.study.study import load_study, split_checkpoint
+from vdep.study.study import Study
 from vdep_demo.skills import as_csv as skills_csv
 from vdep_demo.skills import pooled
 
 STUDY = load_study(paper_config())
+PLAN = Plan(STUDY)
+PAPERS = [table for target in PLAN.members("all") for table in target.tables]
 PUBLISHED = read_published(world.ROOT / "config" / "published.csv")
 SENSITIVITY = 2.0
 CLUSTERS = {"gqa": ("imageId", 8), "vizwiz": ("question", 10), "mmbench_en": ("question", 3)}
@@ -51,45 +65,62 @@ def write_scores(
     write_json(path, scores)
 
 
-def build(name: str, tmp_path: Path, value: float = 50.005, **kwargs: Any) -> tuple[BuiltTable, Results]:
-    table = STUDY.tables[name]
-    files = {}
-    for number, key in enumerate(STUDY.table_evaluations(name)):
-        files[key] = tmp_path / "/".join(key[:2]) / f"{key[2]}.json"
-        judge = "gpt-4o" if key[2] == "mmvet" else None
-        write_scores(files[key], value + number, parts=MME if key[2] == "mme" else ("score",), judge=judge, **kwargs)
-    results = Results(files)
-    rows = [split_checkpoint(row) for row in table.rows]
-    protocols = STUDY.table_protocols(name)
-    built = build_table(
-        table.title, rows, table.columns, STUDY.columns, results, PUBLISHED, table.published, protocols, table.calibration
+def define(name: str, study: Study = STUDY, seeds: tuple[str, ...] = ("seed-42",), **changes: Any) -> TableDefinition:
+    """A table of the configuration, with runs of some seeds."""
+    table = study.tables[name]
+    return TableDefinition.model_validate(
+        {
+            "table": table,
+            "rows": study.rows(table),
+            "columns": study.columns,
+            "left_out": [column for column in table.columns if study.left_out(column)],
+            "evaluations": [(*run[:2], seed, b) for seed in seeds for run, b in study.table_evaluations(name)],
+            "protocols": study.table_protocols(name),
+        }
+        | changes
     )
-    return built, results
+
+
+def build(
+    name: str, tmp_path: Path, value: float = 50.005, definition: TableDefinition | None = None, **kwargs: Any
+) -> tuple[BuiltTable, Results]:
+    definition = definition or define(name)
+    files = {}
+    for number, key in enumerate(definition.evaluations):
+        files[key] = tmp_path / "/".join(key[:3]) / f"{key[3]}.json"
+        judge = "gpt-4o" if key[3] == "mmvet" else None
+        write_scores(files[key], value + number, parts=MME if key[3] == "mme" else ("score",), judge=judge, **kwargs)
+    results = Results(files)
+    return build_table(definition, results, PUBLISHED), results
+
+
+def one(seed: str, model: str, variant: str, benchmark: str, path: Path) -> Results:
+    key: Key = (model, variant, seed, benchmark)
+    return Results({key: path})
 
 
 def test_the_difference_is_that_of_the_two_numbers_shown(tmp_path: Path) -> None:
     table, _ = build("main_vqa", tmp_path)
-    for _, _, cells in table.rows:
-        for cell in cells.values():
-            assert float(cell["difference"]) == pytest.approx(float(cell["reproduced"]) - float(cell["published"]), abs=1e-9)
+    for cell in table.cells.values():
+        assert float(cell["difference"]) == pytest.approx(float(cell["reproduced"]) - float(cell["published"]), abs=1e-9)
 
 
 def test_every_cell_of_the_papers_tables_has_its_published_number(tmp_path: Path) -> None:
-    for name in set(STUDY.tables) - {STUDY.control_table, "calibration"}:
+    for name in PAPERS:
         table, _ = build(name, tmp_path)
-        missing = [(m, v, c) for m, v, cells in table.rows for c, cell in cells.items() if "published" not in cell]
+        missing = [key for key, cell in table.cells.items() if "published" not in cell]
         # the paper's ablation tables do not repeat these columns for these rows
         assert not missing, (name, missing)
 
 
 def test_where_the_paper_contradicts_itself_both_numbers_are_shown(tmp_path: Path) -> None:
     table, _ = build("main_general", tmp_path)
-    cell = next(cells for m, v, cells in table.rows if (m, v) == ("llava-7b", "vdep"))["pope"]
+    cell = table.cells["llava-7b", "vdep", "pope"]
     assert cell["published"] == "86.20"
     assert cell["published_elsewhere"] == "85.95"
     assert "the paper contradicts itself (86.20 in table2, 85.95 in table10)" in as_markdown(table)
     table, _ = build("ablation_alpha", tmp_path)
-    cell = next(cells for m, v, cells in table.rows if (m, v) == ("llava-7b", "vdep"))["mme_perception"]
+    cell = table.cells["llava-7b", "vdep", "mme_perception"]
     assert (cell["published"], cell["published_elsewhere"]) == ("1515.60", "1516.60")
 
 
@@ -98,8 +129,8 @@ def test_mme_total_is_built_as_in_the_paper(tmp_path: Path) -> None:
     assert STUDY.columns["mme_total"].sum_of == ("mme_commonsense", "mme_existence", "mme_count", "mme_position", "mme_color")
     assert sum(published[c] for c in STUDY.columns["mme_total"].sum_of) == published["mme_total"]
     table, _ = build("main_mme", tmp_path, value=100)
-    for number, (_, _, cells) in enumerate(table.rows):
-        assert cells["mme_total"]["reproduced"] == f"{5 * (100 + number):.2f}"
+    for number, row in enumerate(table.rows):
+        assert table.cells[*row, "mme_total"]["reproduced"] == f"{5 * (100 + number):.2f}"
 
 
 def test_the_csv_has_one_line_per_checkpoint_and_quantity(tmp_path: Path) -> None:
@@ -108,6 +139,11 @@ def test_the_csv_has_one_line_per_checkpoint_and_quantity(tmp_path: Path) -> Non
     assert [(r["model"], r["run"]) for r in rows[:5]] == [("tinyllava-3b", "baseline")] * 5
     assert [r["quantity"] for r in rows[:5]] == ["reproduced", "low", "high", "published", "difference"]
     assert list(rows[0])[3:] == list(STUDY.tables["main_vqa"].columns)
+    whole, _ = build("main_vqa", tmp_path, value=50)  # which JSON reads as integers
+    assert (
+        whole.cells["tinyllava-3b", "baseline", "okvqa"] | {"reproduced": "50.00", "low": "49.00", "high": "51.00"}
+        == (whole.cells["tinyllava-3b", "baseline", "okvqa"])
+    )
 
 
 def test_blind_stands_beside_the_score_where_it_is_known(tmp_path: Path) -> None:
@@ -124,19 +160,12 @@ def test_the_judge_is_named_beside_the_table(tmp_path: Path) -> None:
 
 def test_what_is_left_out_for_want_of_a_judge_is_a_dash_and_a_note(tmp_path: Path) -> None:
     study = load_study(paper_config() | {"judge": None})
-    spec = study.tables["main_general"]
-    files = {key: tmp_path / "/".join(key[:2]) / f"{key[2]}.json" for key in study.table_evaluations("main_general")}
-    assert not any(benchmark == "mmvet" for _, _, benchmark in files)
-    for path in files.values():
-        write_scores(path, 50.0)
-    results = Results(files)
-    rows = [split_checkpoint(row) for row in spec.rows]
-    table = build_table(
-        spec.title, rows, spec.columns, study.columns, results, PUBLISHED, spec.published, study.protocols, left_out=["mmvet"]
-    )  # fmt: skip
+    definition = define("main_general", study)
+    assert not any(benchmark == "mmvet" for *_, benchmark in definition.evaluations)
+    table, results = build("main_general", tmp_path, definition=definition)
     lines = as_markdown(table).splitlines()
     assert "MM-Vet: left out, because no judge is configured." in lines
-    place = spec.columns.index("mmvet") + 3
+    place = table.columns.index("mmvet") + 3
     cells = [line.split("|")[place].strip() for line in lines if line.startswith(("| llava", "| tinyllava"))]
     assert len(cells) == 4
     assert all(re.fullmatch(r"-<br>\*published\* \d+\.\d+<sup>a</sup>", cell) for cell in cells), cells
@@ -172,10 +201,12 @@ def test_every_number_is_traceable(tmp_path: Path) -> None:
 
 def test_a_missing_result_or_part_is_an_error_and_not_an_empty_cell(tmp_path: Path) -> None:
     results = Results({})
-    with pytest.raises(ReportError, match="no evaluation of m/v on okvqa"):
+    with pytest.raises(ReportError, match="no evaluation of m/v was given to the table"):
         results.cell("m", "v", "okvqa", STUDY.columns)
     write_scores(tmp_path / "mme.json", 1.0)
-    results = Results({("m", "v", "mme"): tmp_path / "mme.json"})
+    results = one("seed-42", "m", "v", "mme", tmp_path / "mme.json")
+    with pytest.raises(ReportError, match="no evaluation of m/v/seed-42 on okvqa was given to the table"):
+        results.cell("m", "v", "okvqa", STUDY.columns)
     with pytest.raises(ReportError, match=r"has no part 'color' \(it has score\)"):
         results.cell("m", "v", "x", {"x": Column(label="x", benchmark="mme", part="color")})
 
@@ -184,7 +215,7 @@ def test_the_published_numbers_are_all_there() -> None:
     papers = [p for p in PUBLISHED if p.table.startswith("table")]
     assert len(papers) == 223
     assert {p.column for p in PUBLISHED} <= set(STUDY.columns)
-    assert {f"{p.model}/{p.run}" for p in papers} == set(STUDY.checkpoints)
+    assert {(p.model, p.run) for p in papers} == {run[:2] for run in PLAN.target_runs("all")}
     others = [p for p in PUBLISHED if p not in papers]
     released = {("model_zoo", "llava-7b", "released"), ("lmms_eval", "llava-7b", "released")}
     assert {(p.table, p.model, p.run) for p in others} == released
@@ -225,21 +256,20 @@ ANOTHER = {
 
 
 def test_every_cell_of_another_protocol_is_marked_and_no_other(tmp_path: Path) -> None:
-    for name in (*STUDY.main_tables, *STUDY.ablation_tables):
+    for name in PAPERS:
         table, results = build(name, tmp_path / name)
         rows = {(r["model"], r["run"], r["quantity"]): r for r in csv.DictReader(io.StringIO(as_csv(table)))}
         markdown = as_markdown(table)
-        for model, variant, cells in table.rows:
-            for column, cell in cells.items():
-                if column in ANOTHER:
-                    assert ANOTHER[column] in rows[model, variant, "note"][column]
-                    letter = table.marks(cell, "published")
-                    assert f"*published* {cell['published']}<sup>{letter}</sup> ({cell['difference']})" in markdown
-                    note = next(line for line in markdown.splitlines() if line.startswith(f"<sup>{letter}</sup>"))
-                    assert ANOTHER[column] in note
-                else:
-                    assert not cell["note"]
-                    assert f"*published* {cell['published']} (" in markdown
+        for (model, variant, column), cell in table.cells.items():
+            if column in ANOTHER:
+                assert ANOTHER[column] in rows[model, variant, "note"][column]
+                letter = table.marks(cell, "published")
+                assert f"*published* {cell['published']}<sup>{letter}</sup> ({cell['difference']})" in markdown
+                note = next(line for line in markdown.splitlines() if line.startswith(f"<sup>{letter}</sup>"))
+                assert ANOTHER[column] in note
+            else:
+                assert "note" not in cell
+                assert f"*published* {cell['published']} (" in markdown
         if {*ANOTHER} & {*table.columns}:
             marked = [c for c in provenance(table, results, STUDY.columns)["cells"] if c["protocols"]]
             assert {c["column"] for c in marked} == {*ANOTHER} & {*table.columns}
@@ -271,7 +301,8 @@ def test_the_papers_mmbench_cells_fit_1784_questions_and_not_devs_1164() -> None
 def test_the_legend_says_what_each_columns_interval_resamples(tmp_path: Path) -> None:
     legend = as_markdown(build("main_vqa", tmp_path / "vqa")[0])
     assert (
-        "questions resampled by picture: OK-VQA, TextVQA, RealWorldQA, SQA-I; by imageId: GQA; one by one: VizWiz; no" in legend
+        "questions resampled by picture: OK-VQA, TextVQA, RealWorldQA, SQA-I; by imageId: GQA; one by one: VizWiz); one seed "
+        "(n = 1): no training noise" in legend
     )
     assert "together with what is scored with them: MMB-EN" in as_markdown(build("main_general", tmp_path / "general")[0])
 
@@ -282,18 +313,14 @@ def test_the_legend_says_what_each_columns_interval_resamples(tmp_path: Path) ->
 def calibrated(tmp_path: Path, **scores: float) -> dict[str, dict[str, str]]:
     """The cells of the calibration table where ours are the references' numbers, but for ``scores``."""
     reference = {p.column: float(p.value) for p in PUBLISHED if p.table == "lmms_eval"}
-    table = STUDY.tables["calibration"]
+    definition = define("calibration", seeds=("imported",))
     files = {}
-    for key in STUDY.table_evaluations("calibration"):
-        files[key] = tmp_path / f"{key[2]}.json"
-        column = "mme_perception" if key[2] == "mme" else key[2]
-        write_scores(files[key], scores.get(column, reference[column]), parts=MME if key[2] == "mme" else ("score",))
-    rows = [split_checkpoint(row) for row in table.rows]
-    protocols = STUDY.table_protocols("calibration")
-    built = build_table(
-        table.title, rows, table.columns, STUDY.columns, Results(files), PUBLISHED, (), protocols, table.calibration
-    )
-    ((_, _, cells),) = built.rows
+    for key in definition.evaluations:
+        files[key] = tmp_path / f"{key[3]}.json"
+        column = "mme_perception" if key[3] == "mme" else key[3]
+        write_scores(files[key], scores.get(column, reference[column]), parts=MME if key[3] == "mme" else ("score",))
+    built = build_table(definition, Results(files), PUBLISHED)
+    cells = {column: cell for (*_, column), cell in built.cells.items()}
     assert all(f"{cell['verdict']}" in as_markdown(built) for cell in cells.values())
     quantities = {row["quantity"] for row in csv.DictReader(io.StringIO(as_csv(built)))}
     assert {"lmms_eval", "lmms_eval_difference", "model_zoo", "tolerance", "verdict", "note"} <= quantities
@@ -319,14 +346,19 @@ def test_the_verdict_is_that_of_the_tolerance_shown(ours: float, verdict: str, t
 
 
 def test_a_number_of_another_protocol_is_shown_and_judges_nothing(tmp_path: Path) -> None:
-    results = Results({("llava-7b", "released", "vizwiz"): tmp_path / "vizwiz.json"})
+    results = one("imported", "llava-7b", "released", "vizwiz", tmp_path / "vizwiz.json")
     write_scores(tmp_path / "vizwiz.json", 50.0)
-    arguments = ("t", [("llava-7b", "released")], ["vizwiz"], STUDY.columns, results, PUBLISHED, ())
-    zoo = build_table(*arguments, STUDY.protocols, Calibration(references=("model_zoo",)))
-    cell = zoo.rows[0][2]["vizwiz"]
-    assert (cell["model_zoo"], cell["verdict"]) == ("50.0", "no reference")
-    both = build_table(*arguments, STUDY.protocols, Calibration(references=("model_zoo", "lmms_eval")))
-    assert both.rows[0][2]["vizwiz"]["verdict"] == "differs by more than the tolerance (lmms_eval)"
+
+    def calibrate(*references: str) -> dict[str, str]:
+        spec = STUDY.tables["calibration"].model_copy(
+            update={"columns": ("vizwiz",), "calibration": Calibration(references=references)}
+        )
+        table = build_table(define("calibration", table=spec, protocols=STUDY.protocols), results, PUBLISHED)
+        return table.cells["llava-7b", "released", "vizwiz"]
+
+    zoo = calibrate("model_zoo")
+    assert (zoo["model_zoo"], zoo["verdict"]) == ("50.0", "no reference")
+    assert calibrate("model_zoo", "lmms_eval")["verdict"] == "differs by more than the tolerance (lmms_eval)"
     for column in ("pope", "mmbench_en", "textvqa"):
         assert not any(p.comparable for p in STUDY.protocols.values() if p.covers("model_zoo", "llava-7b", column)), column
 
@@ -336,9 +368,103 @@ def test_scores_from_before_the_sensitivity_cannot_be_judged(tmp_path: Path) -> 
     scores = json.loads((tmp_path / "gqa.json").read_text())
     del scores["seen"]["parts"]["score"]["sensitivity"]
     write_json(tmp_path / "gqa.json", scores)
-    results = Results({("llava-7b", "released", "gqa"): tmp_path / "gqa.json"})
+    results = one("imported", "llava-7b", "released", "gqa", tmp_path / "gqa.json")
+    spec = STUDY.tables["calibration"].model_copy(update={"columns": ("gqa",)})
     with pytest.raises(ReportError, match=r"gqa\.json: no sensitivity is recorded: evaluate again"):
-        build_table(
-            "t", [("llava-7b", "released")], ["gqa"], STUDY.columns, results, PUBLISHED, (), {},
-            Calibration(references=("lmms_eval",)),
-        )  # fmt: skip
+        build_table(define("calibration", table=spec), results, PUBLISHED)
+
+
+# -- seeds
+
+TWO = {"seed-42": 60.0, "seed-43": 63.0}
+
+
+def over_seeds(name: str, tmp_path: Path, scores: dict[str, float], blind: float | None = None) -> tuple[BuiltTable, Results]:
+    """A table whose every score is ``scores`` of its seed; MM-Vet's and MMBench-CN's one more."""
+    definition = define(name, seeds=tuple(scores))
+    files = {key: tmp_path / "/".join(key[:3]) / f"{key[3]}.json" for key in definition.evaluations}
+    for (*_, seed, benchmark), path in files.items():
+        value = scores[seed] + (benchmark in ("mmvet", "mmbench_cn"))
+        write_scores(path, value, blind, parts=MME if benchmark == "mme" else ("score",))
+    results = Results(files)
+    return build_table(definition, results, PUBLISHED), results
+
+
+def test_a_cell_over_seeds_is_their_mean_and_sample_standard_deviation(tmp_path: Path) -> None:
+    table, _ = over_seeds("ablation_alpha", tmp_path, TWO | {"seed-44": 66.0}, blind=30.0)
+    cell = table.cells["llava-7b", "vdep", "gqa"]
+    assert (cell["reproduced"], cell["spread"], cell["n"], cell["blind"]) == ("63.00", "3.00", "3", "30.00")
+    assert cell["difference"] == "+0.50"  # to 62.50
+    assert "low" not in cell
+    markdown = as_markdown(table)
+    assert "**63.00** ± 3.00<br>*published* 62.50 (+0.50)" in markdown
+    assert "Each cell: the mean over 3 seeds ± their standard deviation;" in markdown
+    assert "95%" not in markdown
+    rows = [row["quantity"] for row in csv.DictReader(io.StringIO(as_csv(table)))]
+    assert rows[:5] == ["reproduced", "spread", "n", "published", "difference"]
+
+
+def test_a_mean_of_columns_is_made_for_each_seed_first(tmp_path: Path) -> None:
+    definition = define("ablation_alpha", seeds=("a", "b"))
+    results = Results({key: tmp_path / "/".join(key[:3]) / f"{key[3]}.json" for key in definition.evaluations})
+    for (*_, seed, benchmark), path in results.files.items():
+        # what one part gains in seed b, the other loses
+        gain = {"mmbench_en": 4.0, "mmbench_cn": -4.0}.get(benchmark, 0.0) * (seed == "b")
+        write_scores(path, 50.0 + gain, parts=MME if benchmark == "mme" else ("score",))
+    cell = build_table(definition, results, PUBLISHED).cells["llava-7b", "vdep", "mmbench_mean"]
+    assert (cell["reproduced"], cell["spread"]) == ("50.00", "0.00")
+
+
+def test_one_seed_has_an_interval_over_questions_and_says_that_it_is_one(tmp_path: Path) -> None:
+    table, _ = over_seeds("main_vqa", tmp_path, {"seed-7": 60.0})
+    assert "one seed (n = 1): no training noise" in as_markdown(table)
+    assert {"low", "high"} <= set(table.cells["llava-7b", "vdep", "gqa"])
+    quantities = {row["quantity"] for row in csv.DictReader(io.StringIO(as_csv(table)))}
+    assert quantities.isdisjoint({"spread", "n"})
+
+
+def test_provenance_names_the_files_of_all_seeds(tmp_path: Path) -> None:
+    table, results = over_seeds("ablation_alpha", tmp_path, TWO)
+    record = provenance(table, results, STUDY.columns)
+    assert len(record["results"]) == 2 * 39
+    (mean,) = [c for c in record["cells"] if (c["run"], c["column"]) == ("vdep", "mmbench_mean")]
+    wanted = {f"llava-7b/vdep/{seed}/{benchmark}.json" for seed in TWO for benchmark in ("mmbench_en", "mmbench_cn")}
+    assert {str(Path(file).relative_to(tmp_path)) for file in mean["results"]} == wanted
+    assert mean["value"] == 62.0
+
+
+def test_what_one_seed_lacks_is_an_error_that_names_it(tmp_path: Path) -> None:
+    definition = define("main_mme", seeds=("seed-42", "seed-43"))
+    _, results = build("main_mme", tmp_path, definition=definition)
+    file = results.files["llava-7b", "vdep", "seed-43", "mme"]
+    write_scores(file, 1.0, parts=MME[:-1])
+    with pytest.raises(ReportError, match=rf"{re.escape(str(file))} has no part 'color'"):
+        build_table(definition, Results(results.files), PUBLISHED)
+    _, results = build("main_vqa", tmp_path, definition=define("main_vqa", seeds=("seed-42", "seed-43")))
+    less = {key: path for key, path in results.files.items() if key != ("llava-7b", "vdep", "seed-43", "gqa")}
+    with pytest.raises(ReportError, match="no evaluation of llava-7b/vdep/seed-43 on gqa was given to the table"):
+        build_table(define("main_vqa"), Results(less), PUBLISHED)
+
+
+def test_a_calibration_is_of_one_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="a calibration is of one checkpoint, and these are of 2 seeds"):
+        over_seeds("calibration", tmp_path, TWO)
+
+
+def test_numbers_are_rounded_only_where_they_are_shown(tmp_path: Path) -> None:
+    table, _ = over_seeds("main_vqa", tmp_path, {"seed-42": 60.0, "seed-43": 60.001, "seed-44": 60.001})
+    kept = table.numbers.query("quantity == 'reproduced'")["value"]
+    assert kept.to_list() == pytest.approx([60 + 2 / 3000] * len(kept))
+    assert table.cells["llava-7b", "vdep", "gqa"]["reproduced"] == "60.00"
+
+
+def test_the_note_of_a_table_stands_under_it(tmp_path: Path) -> None:
+    table, _ = build("main_vqa", tmp_path, definition=define("main_vqa", note="A miniature: not the paper's numbers."))
+    assert "\nA miniature: not the paper's numbers.\n" in as_markdown(table)
+
+
+def test_a_table_that_holds_nothing_yet_can_be_printed() -> None:
+    spec = STUDY.tables["main_general"].model_copy(update={"columns": ("mmvet",), "published": ()})
+    table = build_table(define("main_general", table=spec, left_out=["mmvet"]), Results({}), PUBLISHED)
+    assert as_csv(table) == "model,run,quantity,mmvet\n"
+    assert "| llava-7b | vdep | - |" in as_markdown(table)

@@ -64,9 +64,51 @@ def test_one_table_needs_only_what_is_in_it() -> None:
 
 
 def test_the_controls() -> None:
-    done = snakemake("-n", "controls")
-    names = set(re.findall(r"results/runs/([\w.-]+/[\w.-]+)/pretrain/done\.json", done.stdout + done.stderr))
-    assert names == {"llava-7b/vdep-alpha0", "llava-7b/baseline-2epochs", "llava-7b/vdep-sum"}
+    jobs = planned("controls")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (5, 5, 45, 1)
+    both = planned("all", "controls")
+    assert (both["pretrain"], both["finetune"], both["evaluate"], both["table"]) == (13, 13, 173, 7), "three more, and 27"
+
+
+def test_one_model_and_one_stage_can_be_asked_for() -> None:
+    jobs = planned("all", "--config", "only_model=tinyllava-3b")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (2, 2, 32, 3)
+    jobs = planned("all", "--config", "only_stage=pretrain")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (10, 0, 0, 0)
+
+
+def test_every_run_is_made_with_every_seed() -> None:
+    jobs = planned("all", "--config", "seeds=[42,43]")
+    assert (jobs["prepare"], jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (4, 20, 20, 292, 6)
+
+
+@pytest.mark.parametrize(
+    ("target", "near"),
+    [
+        ("al", "all"),
+        ("results/tables/ablation_alfa.csv", "results/tables/ablation_alpha.csv"),
+        ("results/figures/atention.png", "results/figures/attention.png"),
+    ],
+)
+def test_a_mistyped_target_is_answered_with_the_nearest_names(target: str, near: str) -> None:
+    done = snakemake("-n", target)
+    assert done.returncode != 0
+    assert re.search(rf"there is no target '{re.escape(target)}'\. Near it: .*{re.escape(near)}", done.stdout + done.stderr)
+
+
+def test_it_runs_from_another_folder(tmp_path: Path) -> None:
+    jobs = planned("results/tables/ablation_alpha.csv", "-s", str(world.ROOT / "Snakefile"), folder=tmp_path)
+    assert jobs["evaluate"] == 39
+
+
+@pytest.mark.slow
+def test_a_thousand_variants_are_planned(tmp_path: Path) -> None:
+    names = [f"a{i}" for i in range(1000)]
+    variants = "".join(f"  {name}: {{extends: vdep, vdep: {{alpha: {i / 1000}}}}}\n" for i, name in enumerate(names))
+    table = f"tables: {{many: {{title: Many, models: [llava], variants: [{', '.join(names)}], columns: [gqa]}}}}\n"
+    (tmp_path / "many.yaml").write_text(f"variants:\n{variants}{table}")
+    jobs = planned("results/tables/many.csv", "--configfile", str(tmp_path / "many.yaml"))
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (1000, 1000, 1000)
 
 
 def test_a_released_checkpoint_is_evaluated_and_not_trained() -> None:
@@ -78,7 +120,7 @@ def test_a_released_checkpoint_is_evaluated_and_not_trained() -> None:
 def test_submissions_are_a_target_of_their_own() -> None:
     jobs = planned("submissions")
     assert (jobs["submission"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (30, 10, 0, 0)
-    done = snakemake("-n", "results/evaluations/llava-7b/vdep/vizwiz_test.json")
+    done = snakemake("-n", "results/evaluations/llava-7b/vdep/seed-42/vizwiz_test.json")
     assert done.returncode != 0, "there is no score of a split whose answers are kept back"
 
 
@@ -107,7 +149,7 @@ def test_the_other_targets_can_be_planned_without_a_judge_too(arguments: tuple[s
 
 def test_a_table_of_nothing_but_a_judged_column_can_be_planned_without_a_judge(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
-        "judge: null\ntables: {mine: {title: Mine, rows: [llava-7b/vdep], columns: [mmvet], published: [table2]}}\n"
+        "judge: null\ntables: {mine: {title: Mine, models: [llava], variants: [vdep], columns: [mmvet], published: [table2]}}\n"
     )
     assert planned("results/tables/mine.csv", "--configfile", str(tmp_path / "mine.yaml")) == Counter({"table": 1})
 
@@ -151,7 +193,9 @@ def test_the_demos_plan_contains_no_run_of_the_paper() -> None:
         assert not re.search(r"resources/(?!demo/)", text)
 
 
-@pytest.mark.parametrize("target", ["all", "results/runs/llava-7b/vdep/pretrain/done.json", "results/tables/main_vqa.csv"])
+@pytest.mark.parametrize(
+    "target", ["all", "results/runs/llava-7b/vdep/seed-42/pretrain/done.json", "results/tables/main_vqa.csv"]
+)
 def test_a_plan_that_needs_a_gpu_is_refused_here_before_any_work(checkout: Path, target: str) -> None:
     done = snakemake(target, "--cores", "2", folder=checkout)
     if not shutil.which("nvidia-smi"):
@@ -181,10 +225,12 @@ def test_a_download_target_does_not_mind(checkout: Path, tmp_path_factory: pytes
 
 BAD = {
     "alpha = 2": ("variants: {vdep: {vdep: {alpha: 2}}}", r"llava-7b/vdep: vdep\.alpha: should be less than or equal to 1"),
-    "an unknown variant": ("checkpoints: [llava-7b/nobody]", r"there is no variant named 'nobody'"),
-    "extends itself": (
-        "variants: {a: {extends: b}, b: {extends: a}}\ncheckpoints: [llava-7b/a]",
-        r"extends itself \(a -> b -> a\)",
+    "an unknown variant": ("tables: {main_vqa: {variants: [nobody]}}", r"there is no variant named 'nobody'"),
+    "extends itself": ("variants: {a: {extends: b}, b: {extends: a}}", r"extends itself \(a -> b -> a\)"),
+    "an engine that is not there": ("execution: {finetune: {engine: zero4}}", r"there is no engine named 'zero4'"),
+    "a variant that nothing uses": (
+        "variants: {mine: {pretrain: {epochz: 2}}}",
+        r"mine\.pretrain\.epochz: there is no such key",
     ),
     "an unknown key": ("variants: {vdep: {vdep: {alhpa: 1}}}", r"alhpa: there is no such key"),
 }

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from vdep.files import read_json, sha256, write_json
+from vdep.study.check import load_study
 from vdep.study.recipe import TrainingRecipe
 from vdep.study.settings import VdepSettings
-from vdep.study.study import Study, load_study
+from vdep.study.study import Study
 from vdep_demo.base_weights import tokenizer
 from vdep_demo.world import data as demo_data
 
@@ -132,6 +133,7 @@ def study_config(family: str = "llama", vdep: dict[str, Any] | None = None, **ch
     tower, template = FAMILIES[family]
     select = "default" if tower == "clip" else "full"
     sft_image, stage1_image = ("pad", "crop") if tower == "clip" else ("warp", "warp")
+    seeds = [changes.pop("seed", 42)]
     settings = {"global_batch": 16, "learning_rate": 1e-3, "precision": "float32", "dropout": "model", **changes}
     execution = {"gpus": 0, "processes": 1, "micro_batch": 16, "save_every": 2, "log_every": 1, "probe_every": 0}
     assets = ("clip", "siglip", "llama", "phi", "captions", "conversations")
@@ -157,11 +159,10 @@ def study_config(family: str = "llama", vdep: dict[str, Any] | None = None, **ch
         },
         "datasets": {name: {"conversations": name, "images": [{"asset": name}]} for name in ("captions", "conversations")},
         "variants": {"run": {"vdep": vdep}},
+        "seeds": seeds,
         "benchmarks": {},
         "columns": {},
-        "checkpoints": ["tiny/run"],
         "tables": {},
-        "main_tables": [],
         "execution": {
             "device": "cpu",
             "pretrain": execution,

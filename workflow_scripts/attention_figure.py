@@ -11,7 +11,7 @@ from vdep.report.attention_figure import draw, totals_csv
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-figure = json.loads(snakemake.params.definition)
-flows = {name: Flow.load(Path(path)) for name, path in zip((figure["left"], figure["right"]), snakemake.input, strict=True)}
-draw(flows, figure["question"], Path(snakemake.output.png))
+names = [f"{model}/{variant}" for model, variant, _ in json.loads(snakemake.params.runs)]
+flows = {name: Flow.load(Path(path)) for name, path in zip(names, snakemake.input, strict=True)}
+draw(flows, snakemake.params.question, Path(snakemake.output.png))
 write_atomically(Path(snakemake.output.csv), totals_csv(flows))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 files = iter(snakemake.input)
 runs = {
-    name: {stage: read_losses(Path(next(files))) for stage in ("pretrain", "finetune")}
-    for name in json.loads(snakemake.params.checkpoints)
+    f"{model}/{variant}": {stage: read_losses(Path(next(files))) for stage in ("pretrain", "finetune")}
+    for model, variant, _ in json.loads(snakemake.params.runs)
 }
 draw(runs, Path(snakemake.output.png))
 write_atomically(Path(snakemake.output.csv), losses_csv(runs))

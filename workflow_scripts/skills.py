@@ -11,7 +11,9 @@ from vdep_demo.skills import as_csv, as_markdown, pooled
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-keys = [tuple(key) for key in json.loads(snakemake.params.evaluations)]
+evaluations = json.loads(snakemake.params.evaluations)
+seeds = {seed for _, _, seed, _ in evaluations}
+keys = [(m, v if len(seeds) == 1 else f"{v} {seed}", benchmark) for m, v, seed, benchmark in evaluations]
 scores = dict(zip(keys, map(Path, snakemake.input.scores), strict=True))
 benchmarks = list(dict.fromkeys(benchmark for *_, benchmark in keys))
 assets = {name: Path(manifest).parent for name, manifest in zip(benchmarks, snakemake.input.questions, strict=True)}

@@ -1,26 +1,48 @@
 """The tables of the paper: reproduced, published, difference; beside them where every number comes from.
 
-A published number that another protocol made carries a mark and a note (config/protocols.yaml). A calibration table lays the
+Everything of a table is one DataFrame, whose numbers stay numbers until a CSV or a Markdown page is printed from it. A cell is
+of all seeds of a run: with several it is their mean with its spread, with one the score with an interval over questions. A
+published number that another protocol made carries a mark and a note (config/protocols.yaml). A calibration table lays the
 numbers of others for the same checkpoint beside ours, and says of each cell whether they agree.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
+
+import pandas as pd
 
 from ..errors import ReportError
 from ..files import read_json, sha256
-from ..study.settings import Calibration, Column, Protocol
+from ..study.settings import Calibration, Column, Protocol, Settings, Table
 
-Key = tuple[str, str, str]
-"""(model, variant, benchmark)."""
+Key = tuple[str, str, str, str]
+"""(model, variant, seed, benchmark); the seed is ``seed-42``, or ``imported`` for a checkpoint that others trained."""
+
+
+class TableDefinition(Settings):
+    """A table with everything it refers to."""
+
+    table: Table
+    rows: tuple[tuple[str, str], ...]
+    """(model, variant)."""
+    columns: dict[str, Column]
+    """The table's, and those that they are a mean or a sum of."""
+    left_out: tuple[str, ...]
+    """Columns that need a judge, where none is configured."""
+    evaluations: tuple[Key, ...]
+    """In the order in which their files are given."""
+    protocols: dict[str, Protocol]
+    note: str | None = None
+    """A sentence on the whole table, shown under it."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +71,32 @@ def read_published(path: Path) -> list[Published]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of one checkpoint, with what stands beside it. None where there is no such thing."""
+    """One number of a run, with what stands beside it. None where there is no such thing."""
 
-    value: float
+    by_seed: dict[str, float]
+    """Seed -> score."""
     low: float | None = None
+    """Of the interval over questions, which is shown of a single seed only: it holds no training noise."""
     high: float | None = None
     blind: float | None = None
     sensitivity: float | None = None
-    """How far the score moves with single outcomes (``Statistic.sensitivity``)."""
+    """How far the score of one seed moves with single outcomes (``Statistic.sensitivity``)."""
     clusters: str | None = None
     """What its interval resamples, in words."""
     sources: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> float:
+        return fmean(self.by_seed.values())
+
+    @property
+    def n(self) -> int:
+        return len(self.by_seed)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds."""
+        return stdev(self.by_seed.values()) if self.n > 1 else None
 
 
 class Results:
@@ -71,30 +108,43 @@ class Results:
 
     def scores(self, key: Key) -> dict[str, Any]:
         if key not in self.files:
-            raise ReportError(f"no evaluation of {key[0]}/{key[1]} on {key[2]} was given to the table")
+            raise ReportError(f"no evaluation of {'/'.join(key[:3])} on {key[3]} was given to the table")
         if key not in self._read:
             self._read[key] = read_json(self.files[key])
         return self._read[key]
 
     def cell(self, model: str, variant: str, name: str, columns: Mapping[str, Column]) -> Cell:
+        """The number in a column, over every seed that the run was given with.
+
+        Raises:
+            ReportError: where a seed has no evaluation on one of the column's benchmarks, or that one has no such part.
+        """
+        seeds = dict.fromkeys(seed for m, v, seed, _ in self.files if (m, v) == (model, variant))
+        if not seeds:
+            raise ReportError(f"no evaluation of {model}/{variant} was given to the table")
+        cells = [self._of_seed(model, variant, seed, name, columns) for seed in seeds]
+        if len(cells) == 1:
+            return cells[0]
+        return Cell(
+            by_seed={seed: value for cell in cells for seed, value in cell.by_seed.items()},
+            blind=_combined([cell.blind for cell in cells], len(cells)),
+            sources=_sources(cells),
+        )
+
+    def _of_seed(self, model: str, variant: str, seed: str, name: str, columns: Mapping[str, Column]) -> Cell:
         """The number in a column, or the mean or the sum of the columns it is made of."""
         column = columns[name]
         if column.benchmark is not None:
-            return self._part((model, variant, column.benchmark), column.part)
-        parts = [self.cell(model, variant, part, columns) for part in (*column.mean_of, *column.sum_of)]
+            return self._part((model, variant, seed, column.benchmark), column.part)
+        parts = [self._of_seed(model, variant, seed, part, columns) for part in (*column.mean_of, *column.sum_of)]
         divisor = len(parts) if column.mean_of else 1
-
-        def combined(values: Sequence[float | None]) -> float | None:
-            known = [v for v in values if v is not None]
-            return math.fsum(known) / divisor if len(known) == len(values) else None
-
         squares = [None if p.sensitivity is None else p.sensitivity**2 / divisor for p in parts]
         return Cell(
-            value=math.fsum(p.value for p in parts) / divisor,
+            by_seed={seed: math.fsum(p.value for p in parts) / divisor},
             # the parts are of different questions, so what single outcomes move adds up in squares
-            sensitivity=None if (total := combined(squares)) is None else math.sqrt(total),
-            blind=combined([p.blind for p in parts]),
-            sources=tuple(dict.fromkeys(source for p in parts for source in p.sources)),
+            sensitivity=None if (total := _combined(squares, divisor)) is None else math.sqrt(total),
+            blind=_combined([p.blind for p in parts], divisor),
+            sources=_sources(parts),
         )
 
     def _part(self, key: Key, part: str) -> Cell:
@@ -102,16 +152,25 @@ class Results:
         parts = scores["seen"]["parts"]
         if part not in parts:
             raise ReportError(f"{self.files[key]} has no part {part!r} (it has {', '.join(parts)})")
-        blind = scores.get("blind", {}).get("parts", {}).get(part, {}).get("value")
         return Cell(
-            value=parts[part]["value"],
+            by_seed={key[2]: parts[part]["value"]},
             low=parts[part]["low"],
             high=parts[part]["high"],
-            blind=blind,
+            blind=scores.get("blind", {}).get("parts", {}).get(part, {}).get("value"),
             sensitivity=parts[part].get("sensitivity"),
             clusters=_clusters(scores["seen"]),
             sources=(str(self.files[key]),),
         )
+
+
+def _combined(values: Sequence[float | None], divisor: int) -> float | None:
+    """Their sum over ``divisor``, where all are known."""
+    known = [v for v in values if v is not None]
+    return math.fsum(known) / divisor if len(known) == len(values) else None
+
+
+def _sources(cells: Sequence[Cell]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(source for cell in cells for source in cell.sources))
 
 
 def _clusters(seen: Mapping[str, Any]) -> str | None:
@@ -126,10 +185,11 @@ def _clusters(seen: Mapping[str, Any]) -> str | None:
 @dataclass(frozen=True)
 class BuiltTable:
     title: str
+    rows: tuple[tuple[str, str], ...]
     columns: tuple[str, ...]
     labels: dict[str, str]
-    rows: list[tuple[str, str, dict[str, dict[str, str]]]]
-    """(model, variant, column -> quantity -> text)."""
+    numbers: pd.DataFrame
+    """model, run, column, quantity; ``value``; ``text``, which is not empty for words and for what is shown as printed."""
     notes: list[str]
     references: tuple[str, ...] = ()
     """Tables of config/published.csv that the rows are calibrated against."""
@@ -143,10 +203,28 @@ class BuiltTable:
         """What a cell can hold, in the order of the CSV."""
         references = [name for r in self.references for name in (r, f"{r}_difference")]
         return (
-            *("reproduced", "low", "high", "published", "difference", "published_elsewhere"),
+            *("reproduced", "low", "high", "spread", "n", "published", "difference", "published_elsewhere"),
             *references,
             *("tolerance", "verdict", "note", "blind"),
         )
+
+    @cached_property
+    def printed(self) -> pd.DataFrame:
+        """model, run, column, quantity, ``text``: as shown."""
+        frame = self.numbers
+        texts = [
+            text or (f"{value:.0f}" if quantity == "n" else f"{shown(value):{'+' if quantity.endswith('difference') else ''}}")
+            for quantity, value, text in zip(frame["quantity"], frame["value"], frame["text"], strict=True)
+        ]
+        return frame[["model", "run", "column", "quantity"]].assign(text=texts)
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str, str], dict[str, str]]:
+        """(model, run, column) -> quantity -> text."""
+        cells: dict[tuple[str, str, str], dict[str, str]] = {(*row, name): {} for row in self.rows for name in self.columns}
+        for model, run, column, quantity, text in self.printed.itertuples(index=False):
+            cells[model, run, column][quantity] = text
+        return cells
 
     def marks(self, cell: Mapping[str, str], quantity: str) -> str:
         """The letters of the notes on one number: ``a``, ``b``, ..."""
@@ -155,8 +233,9 @@ class BuiltTable:
         return ",".join(letters[list(self.protocols).index(name)] for name in names)
 
 
-def number(value: float | Decimal | None, places: int = 2) -> str:
-    return "" if value is None else f"{value:.{places}f}"
+def shown(value: float) -> Decimal:
+    """A number as tables show it. Nothing else rounds, and what is compared with a number is compared with this."""
+    return Decimal(f"{value:.2f}")
 
 
 AGREES, DIFFERS, NO_REFERENCE = "agrees", "differs by more than the tolerance", "no reference"
@@ -169,6 +248,8 @@ def tolerance(cell: Cell, reference: Published, flipped: float) -> float:
     library versions, which turn the outcome of a share ``flipped`` of the questions, as often for the better as for the worse.
     Half a unit of the reference's last printed place is added. See docs/decisions.md.
     """
+    if cell.n > 1:
+        raise ReportError(f"{', '.join(cell.sources)}: a calibration is of one checkpoint, and these are of {cell.n} seeds")
     if cell.sensitivity is None:
         raise ReportError(f"{', '.join(cell.sources)}: no sensitivity is recorded: evaluate again")
     exponent = reference.value.as_tuple().exponent
@@ -176,106 +257,99 @@ def tolerance(cell: Cell, reference: Published, flipped: float) -> float:
     return 1.96 * math.sqrt(flipped) * cell.sensitivity + 0.5 * 10.0**exponent
 
 
-def build_table(
-    title: str,
-    rows: Sequence[tuple[str, str]],
-    columns: Sequence[str],
-    definitions: Mapping[str, Column],
-    results: Results,
-    published: Sequence[Published],
-    own_tables: Sequence[str],
-    protocols: Mapping[str, Protocol] | None = None,
-    calibration: Calibration | None = None,
-    left_out: Collection[str] = (),
-) -> BuiltTable:
-    """Everything of a table as text, rounded once, here. ``left_out``: columns that need a judge, where none is configured."""
-    references = calibration.references if calibration else ()
-    built, notes = [], []
+Quantities = dict[str, float | str | Published | None]
+"""What a cell holds: numbers, words, and numbers that are shown as they were printed."""
+
+
+def build_table(definition: TableDefinition, results: Results, published: Sequence[Published]) -> BuiltTable:
+    """Everything of a table, unrounded."""
+    spec, protocols = definition.table, definition.protocols
+    references = spec.calibration.references if spec.calibration else ()
+    labels = {name: definition.columns[name].label for name in spec.columns}
+    numbers: list[tuple[str, str, str, str, float | None, str]] = []
+    notes: list[str] = []
     used: dict[str, Protocol] = {}
     clusters: dict[str, list[str]] = {}
-    for model, variant in rows:
-        cells: dict[str, dict[str, str]] = {}
-        for name in columns:
-            if name in left_out:
-                printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
-                own = next((p for p in printed if p.table in own_tables), None)
-                cells[name] = {"published": own.printed} if own else {}
-                used |= _mark(cells[name], {"published": own}, protocols or {})
-                continue
-            cell = results.cell(model, variant, name, definitions)
-            label = definitions[name].label
-            if cell.clusters is not None and label not in clusters.setdefault(cell.clusters, []):
-                clusters[cell.clusters].append(label)
-            entry = {
-                "reproduced": number(cell.value),
-                "low": number(cell.low),
-                "high": number(cell.high),
-                "blind": number(cell.blind),
-            }
+    for model, variant in definition.rows:
+        for name in spec.columns:
             printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
-            own = next((p for p in printed if p.table in own_tables), None)
-            if own is not None:
-                entry |= _beside(cell, own, "published", "difference")
-                papers = [p for p in printed if not p.of_others]
-                elsewhere = sorted({p.printed for p in papers if p.value != own.value})
-                if elsewhere:
-                    entry["published_elsewhere"] = " ".join(elsewhere)
-                    where = ", ".join(f"{p.printed} in {p.table}" for p in papers)
-                    notes.append(f"{model}/{variant}, {label}: the paper contradicts itself ({where}).")
+            own = next((p for p in printed if p.table in spec.published), None)
             others = {r: p for r in references for p in printed if p.table == r}
-            for r, other in others.items():
-                entry |= _beside(cell, other, r, f"{r}_difference")
-            used |= _mark(entry, {"published": own, **others}, protocols or {})
-            if calibration is not None:
-                judging = (p for p in others.values() if all(m.comparable for m in _covering(protocols or {}, p).values()))
-                entry |= _verdict(cell, next(judging, None), calibration)
-            cells[name] = entry
-        built.append((model, variant, cells))
-    labels = {name: definitions[name].label for name in columns}
+            if name in definition.left_out:
+                quantities: Quantities = {"published": own}
+                others = {}
+            else:
+                cell = results.cell(model, variant, name, definition.columns)
+                quantities = _numbers(cell, own, others)
+                if cell.clusters is not None and labels[name] not in clusters.setdefault(cell.clusters, []):
+                    clusters[cell.clusters].append(labels[name])
+                papers = [p for p in printed if not p.of_others]
+                elsewhere = sorted({p.printed for p in papers if own is not None and p.value != own.value})
+                if elsewhere:
+                    quantities["published_elsewhere"] = " ".join(elsewhere)
+                    where = ", ".join(f"{p.printed} in {p.table}" for p in papers)
+                    notes.append(f"{model}/{variant}, {labels[name]}: the paper contradicts itself ({where}).")
+                if spec.calibration is not None:
+                    judging = (p for p in others.values() if all(m.comparable for m in _covering(protocols, p).values()))
+                    quantities |= _verdict(cell, next(judging, None), spec.calibration)
+            marks = {q: _covering(protocols, p) for q, p in {"published": own, **others}.items() if p is not None}
+            quantities |= {f"{quantity}_protocols": " ".join(covering) for quantity, covering in marks.items()}
+            quantities["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
+            used |= {key: m for covering in marks.values() for key, m in covering.items()}
+            numbers += [(model, variant, name, *line) for line in _lines(quantities)]
     judges = sorted({str(j) for j in (s.get("judge") for s in results._read.values()) if j})
     notes += [f"Free-form answers graded by {judge}." for judge in judges]
-    notes += [f"{labels[name]}: left out, because no judge is configured." for name in columns if name in left_out]
-    return BuiltTable(title, tuple(columns), labels, built, notes, tuple(references), used, clusters)
+    notes += [
+        f"{labels[name]}: left out, because no judge is configured." for name in spec.columns if name in definition.left_out
+    ]
+    notes += [definition.note] if definition.note else []
+    frame = pd.DataFrame(numbers, columns=["model", "run", "column", "quantity", "value", "text"])
+    return BuiltTable(spec.title, definition.rows, spec.columns, labels, frame, notes, references, used, clusters)
 
 
-def _beside(cell: Cell, other: Published, quantity: str, difference: str) -> dict[str, str]:
-    return {quantity: other.printed, difference: f"{Decimal(number(cell.value)) - other.value:+.2f}"}
-
-
-def _mark(
-    entry: dict[str, str], numbers: Mapping[str, Published | None], protocols: Mapping[str, Protocol]
-) -> dict[str, Protocol]:
-    """Note in a cell which protocols its published numbers come from, by quantity; returns those."""
-    marks = {quantity: _covering(protocols, p) for quantity, p in numbers.items() if p is not None}
-    entry |= {f"{quantity}_protocols": " ".join(covering) for quantity, covering in marks.items()}
-    entry["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
-    return {key: m for covering in marks.values() for key, m in covering.items()}
+def _numbers(cell: Cell, own: Published | None, others: Mapping[str, Published]) -> Quantities:
+    quantities: Quantities = {"reproduced": cell.value, "low": cell.low, "high": cell.high, "blind": cell.blind}
+    if cell.n > 1:
+        quantities |= {"spread": cell.spread, "n": cell.n}
+    if own is not None:
+        quantities |= {"published": own, "difference": float(shown(cell.value) - own.value)}
+    for reference, other in others.items():
+        quantities |= {reference: other, f"{reference}_difference": float(shown(cell.value) - other.value)}
+    return quantities
 
 
 def _covering(protocols: Mapping[str, Protocol], cell: Published) -> dict[str, Protocol]:
     return {name: p for name, p in protocols.items() if p.covers(cell.table, cell.model, cell.column)}
 
 
-def _verdict(cell: Cell, reference: Published | None, calibration: Calibration) -> dict[str, str]:
+def _verdict(cell: Cell, reference: Published | None, calibration: Calibration) -> Quantities:
     """Of the numbers as they are shown."""
     if reference is None:
         return {"verdict": NO_REFERENCE}
-    bound = Decimal(number(tolerance(cell, reference, calibration.flipped)))
-    within = abs(Decimal(number(cell.value)) - reference.value) <= bound
-    verdict = f"{AGREES if within else DIFFERS} ({reference.table})"
-    return {"tolerance": str(bound), "verdict": verdict}
+    bound = tolerance(cell, reference, calibration.flipped)
+    within = abs(shown(cell.value) - reference.value) <= shown(bound)
+    return {"tolerance": bound, "verdict": f"{AGREES if within else DIFFERS} ({reference.table})"}
+
+
+def _lines(quantities: Quantities) -> Iterator[tuple[str, float | None, str]]:
+    """(quantity, value, text) of what a cell has."""
+    for quantity, content in quantities.items():
+        if isinstance(content, Published):
+            yield quantity, float(content.value), content.printed
+        elif isinstance(content, str):
+            if content:
+                yield quantity, None, content
+        elif content is not None:
+            yield quantity, content, ""
 
 
 def as_csv(table: BuiltTable) -> str:
-    """One line per checkpoint and quantity; quantities that no cell has are left out."""
-    present = [q for q in table.quantities if any(cells[c].get(q) for _, _, cells in table.rows for c in table.columns)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "run", "quantity", *table.columns])
-    for model, variant, cells in table.rows:
-        for quantity in present:
-            writer.writerow([model, variant, quantity, *(cells[c].get(quantity, "") for c in table.columns)])
-    return buffer.getvalue()
+    """One line per run and quantity; quantities that no cell has are left out."""
+    present = set(table.printed["quantity"])
+    order = [(*row, quantity) for row in table.rows for quantity in table.quantities if quantity in present]
+    lines = pd.MultiIndex.from_tuples(order, names=["model", "run", "quantity"])
+    wide = table.printed.pivot(index=lines.names, columns="column", values="text")
+    return wide.reindex(index=lines, columns=list(table.columns)).to_csv(lineterminator="\n")
 
 
 def as_markdown(table: BuiltTable) -> str:
@@ -283,8 +357,9 @@ def as_markdown(table: BuiltTable) -> str:
     lines = [f"# {table.title}", ""]
     lines.append("| model | run | " + " | ".join(table.labels[c] for c in table.columns) + " |")
     lines.append("|---|---|" + "---:|" * len(table.columns))
-    for model, variant, cells in table.rows:
-        lines.append(f"| {model} | {variant} | " + " | ".join(_markdown_cell(table, cells[c]) for c in table.columns) + " |")
+    for row in table.rows:
+        cells = (_markdown_cell(table, table.cells[*row, name]) for name in table.columns)
+        lines.append(f"| {' | '.join(row)} | {' | '.join(cells)} |")
     lines += ["", "; ".join(_legend(table)) + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
     for i, protocol in enumerate(table.protocols.values()):
         lines.append(f"\n<sup>{chr(ord('a') + i)}</sup> {protocol.note} ({protocol.source})")
@@ -292,18 +367,23 @@ def as_markdown(table: BuiltTable) -> str:
 
 
 def _legend(table: BuiltTable) -> Iterator[str]:
-    cells = [cell for _, _, row in table.rows for cell in row.values()]
-    resampled = "; ".join(f"{how}: {', '.join(labels)}" for how, labels in table.clusters.items())
-    how = f"questions resampled {resampled}" if resampled else "questions resampled"
-    yield f"Each cell: the reproduced score with its 95% interval ({how}; no training noise)"
-    if any("published" in cell for cell in cells):
+    present = set(table.printed["quantity"])
+    seeds = dict.fromkeys(cell["n"] for cell in table.cells.values() if "n" in cell)
+    if seeds:
+        yield f"Each cell: the mean over {' or '.join(seeds)} seeds ± their standard deviation"
+    if not seeds or "low" in present:
+        resampled = "; ".join(f"{how}: {', '.join(labels)}" for how, labels in table.clusters.items())
+        how = f"questions resampled {resampled}" if resampled else "questions resampled"
+        start = "In a cell without ±" if seeds else "Each cell"
+        yield f"{start}: the reproduced score with its 95% interval ({how}); one seed (n = 1): no training noise"
+    if "published" in present:
         yield "*published*: that number and the difference to it"
     if table.references:
         yield f"*{'*, *'.join(table.references)}*: the same checkpoint, evaluated by others, and the difference to it"
         yield "*tolerance*: how far ours may lie from the number that judges it (docs/decisions.md)"
     if table.protocols:
         yield "letters: the number comes from another protocol, or may do so, or needs a word; see below"
-    if any(cell.get("blind") for cell in cells):
+    if "blind" in present:
         yield "*blind*: the same model with the picture replaced by one colour"
 
 
@@ -314,6 +394,8 @@ def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
         return f"*{quantity}* {cell[quantity]}{f'<sup>{marks}</sup>' if marks else ''}{shown}"
 
     parts = [f"**{cell['reproduced']}**" if cell.get("reproduced") else "-"]
+    if cell.get("spread"):
+        parts[0] += f" ± {cell['spread']}"
     if cell.get("low"):
         parts.append(f"[{cell['low']}, {cell['high']}]")
     if cell.get("published"):
@@ -327,24 +409,23 @@ def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
 
 
 def provenance(table: BuiltTable, results: Results, definitions: Mapping[str, Column]) -> dict[str, Any]:
-    """For every cell its result files, and for every result file the checkpoint, the recipes and the versions behind it."""
-    cells: list[dict[str, Any]] = [
-        {
-            "model": model,
-            "run": variant,
-            "column": name,
-            "value": results.cell(model, variant, name, definitions).value,
-            "results": list(results.cell(model, variant, name, definitions).sources),
-            "protocols": {
-                quantity: row[name][f"{quantity}_protocols"].split()
-                for quantity in ("published", *table.references)
-                if row[name].get(f"{quantity}_protocols")
-            },
-        }
-        for model, variant, row in table.rows
-        for name in table.columns
-        if row[name].get("reproduced")
-    ]
+    """For every cell its result files of all seeds; for every file the checkpoint, the recipes and the versions behind it."""
+    cells: list[dict[str, Any]] = []
+    for (model, variant, name), texts in table.cells.items():
+        if "reproduced" not in texts:
+            continue
+        cell = results.cell(model, variant, name, definitions)
+        marks = {quantity: texts.get(f"{quantity}_protocols", "").split() for quantity in ("published", *table.references)}
+        cells.append(
+            {
+                "model": model,
+                "run": variant,
+                "column": name,
+                "value": cell.value,
+                "results": list(cell.sources),
+                "protocols": {quantity: names for quantity, names in marks.items() if names},
+            }
+        )
     used = sorted({source for cell in cells for source in cell["results"]})
     by_path = {str(path): key for key, path in results.files.items()}
     files = {}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
@@ -22,7 +22,7 @@ EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 class Settings(BaseModel):
     """Unknown keys and numbers that are not finite are errors, and nothing changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------- assets
@@ -138,28 +138,46 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class StageSettings(Settings):
-    """One stage of training. Defaults in ``stages``; a model and a variant may set any field of their own."""
+    """One stage of training, as its recipe has it: the study's ``stages``, changed by the model, then by the variant."""
 
     data: Name
+    """The dataset."""
     template: Literal["plain", "vicuna_v1", "phi"]
+    """How turns become text: ``plain`` is caption training, the others are LLaVA's ``vicuna_v1`` and the Factory's ``phi``."""
     image: Literal["crop", "pad", "warp"]
+    """How a picture is made square: resized and cropped in the centre, padded with the mean colour, or warped."""
     epochs: Annotated[int, Field(ge=1)] = 1
+    """Times that every sample is trained on (once more in VDEP mode, with VDEP)."""
     global_batch: Annotated[int, Field(ge=1)]
+    """Samples of an optimizer step, over all ranks and micro-batches."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """The highest, after warming up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps in which the learning rate rises from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """What the learning rate does after warming up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW; biases and norms have none."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of AdamW."""
     epsilon: Annotated[float, Field(ge=0)] = 1e-8
+    """Of AdamW."""
     gradient_clipping: Annotated[float, Field(ge=0)] = 0.0
+    """The largest norm of the gradient; 0: whatever it is."""
     normalization: Literal["global"] | MicroBatchMeans = "global"
     """Over what the losses are averaged: the global batch, or ``{micro_batch: n}`` (docs/decisions.md)."""
     max_length: Annotated[int, Field(ge=8)] = 2048
+    """Tokens of a sample, its image tokens counted; what is longer is cut."""
     grouping: Literal["none", "modality_length"] = "none"
+    """Whether a global batch holds samples of one modality and of similar lengths (SFT)."""
     precision: Literal["bf16", "float32"] = "bf16"
+    """Of activations, and of the exported weights of SFT; masters and moments are float32."""
     tf32: bool = True
+    """Whether float32 products may use TF32 on a GPU."""
     dropout: Literal["model"] | Annotated[float, Field(ge=0, lt=1)] = "model"
+    """As the language model's configuration has it, or a number instead."""
     seed: int = 42
+    """Decides all that is random in a run; from the study's ``seeds``."""
 
     @property
     def group_size(self) -> int | None:
@@ -188,7 +206,23 @@ def contradictions(vdep: VdepSettings, stage: StageSettings) -> Iterator[str]:
                 yield f"vdep.schedule: fused is not exact with {name}; use interleaved"
 
 
-StageOverride = dict[str, Any]
+def _override() -> type[Settings]:
+    """``StageSettings`` without the seed, in which every field may be left out."""
+    fields: dict[str, Any] = {}
+    for name, field in StageSettings.model_fields.items():
+        if name != "seed":
+            annotation = StageSettings.__annotations__[name]
+            fields[name] = (annotation, Field(default=None, description=field.description))
+    documented = "Changes to a stage of training: any of its settings. `seeds` of the study takes the place of a seed."
+    return create_model("StageOverride", __base__=Settings, __module__=__name__, __doc__=documented, **fields)
+
+
+if TYPE_CHECKING:
+
+    class StageOverride(Settings): ...
+
+else:
+    StageOverride = _override()
 
 
 ProjectorInit = Literal["linear", "normal"]
@@ -199,8 +233,8 @@ class Model(Settings):
     vision_tower: VisionTower
     language_model: Name
     projector_init: ProjectorInit = "linear"
-    pretrain: StageOverride = {}
-    finetune: StageOverride = {}
+    pretrain: StageOverride = StageOverride()
+    finetune: StageOverride = StageOverride()
 
 
 class Variant(Settings):
@@ -208,14 +242,14 @@ class Variant(Settings):
 
     extends: Name | None = None
     vdep: VdepSettings | None = None
-    pretrain: StageOverride = {}
-    finetune: StageOverride = {}
+    pretrain: StageOverride = StageOverride()
+    finetune: StageOverride = StageOverride()
     imported: Name | None = None
     """An asset with a whole checkpoint of the original LLaVA, which is evaluated as it is: nothing is trained."""
 
     @model_validator(mode="after")
     def _imported_is_not_trained(self) -> Variant:
-        if self.imported and (self.vdep or self.pretrain):
+        if self.imported and (self.vdep or self.pretrain.model_fields_set):
             raise ValueError("an imported checkpoint is not trained: it has neither vdep nor pretrain")
         return self
 
@@ -260,6 +294,18 @@ def _nobody(value: Any) -> Any:
 
 ChosenJudge = Annotated[Judge | None, BeforeValidator(_nobody)]
 
+
+_MME = (
+    *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
+    *("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"),
+)
+SCORER_PARTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mean", "letter", "judged", "mmmu", "mmt", "ocrbench"), ("score",)),
+    "f1": ("score", "accuracy"),
+    "circular": ("score", "question_accuracy"),
+    "mme": ("score", "perception", "cognition", *_MME),
+}
+"""The numbers that each scorer yields (``vdep.evaluation.scores.SCORERS``, which no plan imports)."""
 
 SUBMISSION = "submission"
 """The scorer of a split whose answers are not public: what is written is a file for the benchmark's server, and no score."""
@@ -352,26 +398,62 @@ class Calibration(Settings):
     flipped: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
-class Table(Settings):
-    """Rows are checkpoints (``model/variant``), or lists of them; ``published`` names tables of config/published.csv."""
+class Arms(Settings):
+    """Checkpoints: every one of ``models`` (or their roles) in every one of ``variants``, in this order, with every seed."""
+
+    models: tuple[Name, ...]
+    """Models, or the roles that the study gives to models."""
+    variants: tuple[Name, ...]
+    """Ways to train them."""
+
+
+class Table(Arms):
+    """A row is a model in a variant; ``published`` names tables of config/published.csv."""
 
     title: str
-    rows: tuple[str, ...]
+    """Its heading."""
     columns: tuple[Name, ...]
+    """Of ``columns``, in the order of the table."""
     published: tuple[str, ...] = ()
+    """Tables of config/published.csv whose numbers stand beside those that are reproduced."""
     calibration: Calibration | None = None
+    """Whether the rows are checkpoints that others have evaluated too."""
+
+
+class LossFigure(Arms):
+    """The losses of some checkpoints' runs, drawn together."""
 
 
 class AttentionFigure(Settings):
-    """Figure 1 of the paper: two checkpoints side by side on the same images."""
+    """Figure 1 of the paper: a model in two variants, side by side on the same images."""
 
-    left: str
-    right: str
+    model: Name
+    """A model or a role."""
+    left: Name
+    """The variant on the left."""
+    right: Name
+    """The variant on the right."""
     asset: Name
+    """Where the images are."""
     file: str
+    """The asset's folder of images."""
     samples: Annotated[int, Field(ge=1)] = 4
+    """Images that are shown."""
     curve_samples: Annotated[int, Field(ge=1)] = 64
+    """Images that the curves are a mean of."""
     question: str = "Describe this photo in detail."
+    """Whose words attend to the image."""
+
+
+class Target(Settings):
+    """What ``snakemake NAME`` builds. Runs, evaluations, data and downloads follow from it."""
+
+    targets: tuple[Name, ...] = ()
+    """Other targets that belong to it."""
+    tables: tuple[Name, ...] = ()
+    """Of ``tables``."""
+    figures: tuple[Name, ...] = ()
+    """Of ``figures`` and ``loss_figures``."""
 
 
 Kernels = Literal["none", "compile", "liger"]

@@ -1,21 +1,20 @@
-"""The whole configuration, after all files have been merged: what the plan consists of, and the recipe of each of its parts.
-
-With ``settings`` and ``recipe`` this is all that Snakemake parses of the package.
-"""
+"""The whole configuration, after all files have been merged: its parts, resolved, and the recipe of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError
 
 from ..errors import ConfigError
+from .messages import describe_validation_error
 from .recipe import EvaluationRecipe, ImportRecipe, PreparationRecipe, TrainingRecipe
 from .settings import (
     STAGES,
     SUBMISSION,
+    Arms,
     Asset,
     AttentionFigure,
     Benchmark,
@@ -24,6 +23,7 @@ from .settings import (
     Dataset,
     EvaluationSettings,
     Execution,
+    LossFigure,
     Model,
     Name,
     Protocol,
@@ -32,106 +32,110 @@ from .settings import (
     StageOverride,
     StageSettings,
     Table,
+    Target,
     Variant,
     VdepSettings,
     asset_identity,
     contradictions,
 )
 
+IMPORTED = "imported"
+"""Stands for a seed where others trained the checkpoint."""
+
+
+class Run(NamedTuple):
+    """One training of a model in a variant, of both stages. ``seed`` as paths have it: ``seed-42``, or ``imported``."""
+
+    model: str
+    variant: str
+    seed: str
+
+
+def _present(value: Any) -> Any:
+    """Without what an overlay took away by saying null."""
+    return {key: entry for key, entry in value.items() if entry is not None} if isinstance(value, Mapping) else value
+
+
+Removable = BeforeValidator(_present)
+
 
 class Study(Settings):
-    """The whole configuration, after all files have been merged. See config/config.yaml."""
+    """The whole configuration, after all files have been merged. An entry that an overlay sets to null is taken away."""
 
     results: str
+    """Folder of everything that is made."""
     resources: str
-    assets: dict[Name, Asset]
+    """Folder of downloads and prepared data."""
+    assets: Annotated[dict[Name, Asset], Removable]
+    """Weights and data, and where they come from."""
     stages: dict[Stage, StageOverride]
-    models: dict[Name, Model]
-    datasets: dict[Name, Dataset]
-    variants: dict[Name, Variant]
-    benchmarks: dict[Name, Benchmark]
+    """The settings of stage 1 and SFT that all models and variants share."""
+    models: Annotated[dict[Name, Model], Removable]
+    """What is trained: a vision tower, a projector and a language model."""
+    roles: dict[Name, Name] = Field(default_factory=dict)
+    """Names for the models of tables and figures, so that another study gives the parts to models of another size."""
+    datasets: Annotated[dict[Name, Dataset], Removable]
+    """Conversations and their images."""
+    validation: dict[Stage, Name] = Field(default_factory=dict)
+    """Datasets on which the text loss is measured during a stage, which changes nothing in it."""
+    variants: Annotated[dict[Name, Variant], Removable]
+    """Ways to train."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (42,)
+    """Each run is made once for every seed, which decides its stage 1, its SFT and everything random in it."""
+    benchmarks: Annotated[dict[Name, Benchmark], Removable]
+    """What checkpoints are evaluated on."""
     judge: ChosenJudge = None
     """Grades free-form answers. Without one the columns of judged benchmarks are left out, and the tables say so."""
-    columns: dict[Name, Column]
+    columns: Annotated[dict[Name, Column], Removable]
+    """Of tables."""
     protocols: dict[Name, Protocol] = Field(default_factory=dict)
     """Published numbers that other protocols made, and how the tables mark them."""
-    checkpoints: tuple[str, ...]
-    controls: tuple[str, ...] = ()
-    control_table: Name | None = None
-    tables: dict[Name, Table]
-    main_tables: tuple[Name, ...]
-    figures: dict[Name, AttentionFigure] = Field(default_factory=dict)
-    loss_figures: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
-    """Checkpoints whose losses are drawn together."""
+    tables: Annotated[dict[Name, Table], Removable]
+    """Scores of checkpoints beside published numbers: ``snakemake results/tables/NAME.csv``."""
+    figures: Annotated[dict[Name, AttentionFigure], Removable] = Field(default_factory=dict)
+    """Attention of two checkpoints."""
+    loss_figures: Annotated[dict[Name, LossFigure], Removable] = Field(default_factory=dict)
+    """Losses of checkpoints."""
+    targets: Annotated[dict[Name, Target], Removable] = Field(default_factory=dict)
+    """What is built by which name."""
+    only_model: Name | None = None
+    """Leave every other model out: ``--config only_model=tinyllava-3b``."""
+    only_stage: Stage | None = None
+    """Train this stage, and stop before tables and figures: ``--config only_stage=pretrain``."""
+    note: str | None = None
+    """Stands under every table."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """How answers are made: what scores depend on besides the checkpoint and the benchmark."""
     execution: Execution
+    """How everything is run; it changes no result."""
 
-    @model_validator(mode="after")
-    def _references_exist(self) -> Study:
-        problems = list(self._missing_references())
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    # -- who is trained
 
-    def _missing_references(self) -> Iterator[str]:
-        def missing(name: str, kind: str, known: Mapping[str, Any], where: str) -> Iterator[str]:
-            if name not in known:
-                yield f"{where}: there is no {kind} named {name!r} (known: {', '.join(sorted(known)) or 'none'})"
+    def model(self, name: str) -> str:
+        """The model of a role, or of that name."""
+        return self.roles.get(name, name)
 
-        for key, model in self.models.items():
-            yield from missing(model.vision_tower.weights, "asset", self.assets, f"models.{key}.vision_tower.weights")
-            yield from missing(model.language_model, "asset", self.assets, f"models.{key}.language_model")
-        for key, dataset in self.datasets.items():
-            yield from missing(dataset.conversations, "asset", self.assets, f"datasets.{key}.conversations")
-            for archive in dataset.images:
-                yield from missing(archive.asset, "asset", self.assets, f"datasets.{key}.images")
-        for key, benchmark in self.benchmarks.items():
-            yield from missing(benchmark.asset, "asset", self.assets, f"benchmarks.{key}.asset")
-        for key, column in self.columns.items():
-            if column.benchmark:
-                yield from missing(column.benchmark, "benchmark", self.benchmarks, f"columns.{key}.benchmark")
-                if column.benchmark in self.submission_benchmarks:
-                    yield f"columns.{key}.benchmark: {column.benchmark} writes a submission and has no score"
-            for part in (*column.mean_of, *column.sum_of):
-                yield from missing(part, "column", self.columns, f"columns.{key}")
-        for key, protocol in self.protocols.items():
-            for column_name in protocol.columns:
-                yield from missing(column_name, "column", self.columns, f"protocols.{key}.columns")
-            for model_name in protocol.models:
-                yield from missing(model_name, "model", self.models, f"protocols.{key}.models")
-        for key, variant in self.variants.items():
-            if variant.extends:
-                yield from missing(variant.extends, "variant", self.variants, f"variants.{key}.extends")
-            if variant.imported:
-                yield from missing(variant.imported, "asset", self.assets, f"variants.{key}.imported")
-        for key, table in self.tables.items():
-            for column_name in table.columns:
-                yield from missing(column_name, "column", self.columns, f"tables.{key}.columns")
-            for row in table.rows:
-                yield from self._missing_checkpoint(row, f"tables.{key}.rows")
-        for name in self.main_tables:
-            yield from missing(name, "table", self.tables, "main_tables")
-        for key, figure in self.figures.items():
-            yield from missing(figure.asset, "asset", self.assets, f"figures.{key}.asset")
-            for checkpoint in (figure.left, figure.right):
-                yield from self._missing_checkpoint(checkpoint, f"figures.{key}")
-        for key, drawn in self.loss_figures.items():
-            if key in self.figures:
-                yield f"loss_figures.{key}: there is another figure of that name"
-            for checkpoint in drawn:
-                yield from self._missing_checkpoint(checkpoint, f"loss_figures.{key}")
-        for where, checkpoints in (("checkpoints", self.checkpoints), ("controls", self.controls)):
-            for checkpoint in checkpoints:
-                yield from self._missing_checkpoint(checkpoint, where)
-        if self.control_table is not None:
-            yield from missing(self.control_table, "table", self.tables, "control_table")
+    def seeds_of(self, variant: str) -> list[str]:
+        return [IMPORTED] if self.imported(variant) else [f"seed-{seed}" for seed in self.seeds]
 
-    def _missing_checkpoint(self, checkpoint: str, where: str) -> Iterator[str]:
-        model, _, variant = checkpoint.partition("/")
-        if model not in self.models:
-            yield f"{where}: there is no model named {model!r} (known: {', '.join(sorted(self.models))})"
-        if variant not in self.variants:
-            yield f"{where}: there is no variant named {variant!r} (known: {', '.join(sorted(self.variants))})"
+    def rows(self, arms: Arms) -> list[tuple[str, str]]:
+        """(model, variant) of a table or a figure, those of models that are left out excepted."""
+        return [(m, v) for m in map(self.model, arms.models) if self.only_model in (None, m) for v in arms.variants]
+
+    def runs(self, arms: Arms) -> list[Run]:
+        return [Run(model, variant, seed) for model, variant in self.rows(arms) for seed in self.seeds_of(variant)]
+
+    def sides(self, figure: str) -> list[Run]:
+        """The checkpoints of an attention figure: all seeds of the left one, then all of the right one."""
+        entry = self.figures[figure]
+        return self.runs(Arms(models=(entry.model,), variants=(entry.left, entry.right)))
+
+    @cached_property
+    def all_runs(self) -> list[Run]:
+        """Of every table and every figure."""
+        arms = (*self.tables.values(), *self.loss_figures.values())
+        runs = [run for each in arms for run in self.runs(each)] + [run for name in self.figures for run in self.sides(name)]
+        return list(dict.fromkeys(runs))
 
     # -- resolution
 
@@ -149,44 +153,57 @@ class Study(Settings):
             current = self.variants[current].extends
         merged: dict[str, Any] = {}
         for link in reversed(chain):
-            own = self.variants[link].model_dump(mode="json", exclude_unset=True, exclude={"extends"})
-            merged = deep_merge(merged, own)
-        return Variant.model_validate(merged)
+            changes = self.variants[link].model_dump(mode="json", exclude_unset=True, exclude={"extends"})
+            merged = deep_merge(merged, changes)
+        try:
+            return Variant.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(f"variants.{name}: {describe_validation_error(error)}") from error
 
     def imported(self, variant: str) -> str | None:
         """The asset with the checkpoint of a variant that others have trained."""
         return self._resolved_variants[variant].imported
 
+    def stage(self, model: str, variant: str, stage: Stage, seed: str | None = None) -> StageSettings:
+        """The settings of one stage: the study's, then the model's, then the variant's; ``seed``: the study's first."""
+        key = (model, variant, stage)
+        if key not in self._stages:
+            layers = (self.stages[stage], getattr(self.models[model], stage), getattr(self._resolved_variants[variant], stage))
+            merged: dict[str, Any] = {}
+            for layer in layers:
+                merged = deep_merge(merged, layer.model_dump(mode="json", exclude_unset=True))
+            try:
+                self._stages[key] = StageSettings.model_validate({**merged, "seed": self.seeds[0]})
+            except ValidationError as error:
+                raise ConfigError(f"{stage} of {model}/{variant}: {describe_validation_error(error)}") from error
+        settings = self._stages[key]
+        if seed in (None, IMPORTED, f"seed-{settings.seed}"):
+            return settings
+        return settings.model_copy(update={"seed": int(seed.removeprefix("seed-"))})
+
     @cached_property
-    def trained(self) -> tuple[tuple[str, str], ...]:
-        """(model, variant) of every checkpoint and control that is trained here, each once."""
-        names = dict.fromkeys((*self.checkpoints, *self.controls))
-        return tuple(key for key in map(split_checkpoint, names) if not self.imported(key[1]))
+    def _stages(self) -> dict[tuple[str, str, Stage], StageSettings]:
+        return {}
 
-    def stage(self, model: str, variant: str, stage: Stage) -> StageSettings:
-        """The settings of one stage: the study's defaults, then the model's, then the variant's."""
-        merged = deep_merge(
-            deep_merge(self.stages[stage], getattr(self.models[model], stage)),
-            getattr(self._resolved_variants[variant], stage),
-        )
-        try:
-            return StageSettings.model_validate(merged)
-        except ValidationError as error:
-            raise ConfigError(f"{stage} of {model}/{variant}: {describe_validation_error(error)}") from error
+    def problems(self, model: str, variant: str) -> Iterator[str]:
+        """What cannot be meant in a variant of a model, a line each."""
+        vdep = self._resolved_variants[variant].vdep
+        for stage in STAGES:
+            where = f"{stage} of {model}/{variant}"
+            try:
+                settings = self.stage(model, variant, stage)
+            except ConfigError as error:
+                yield str(error)
+                continue
+            if settings.data not in self.datasets:
+                yield f"{where}: there is no dataset named {settings.data!r} (known: {', '.join(sorted(self.datasets))})"
+            if vdep is not None and stage == "pretrain":
+                yield from (f"{where}: {problem}" for problem in contradictions(vdep, settings))
 
-    def pretrain_recipe(self, model: str, variant: str) -> TrainingRecipe:
-        return self._recipe(model, variant, "pretrain", self._resolved_variants[variant].vdep, None)
-
-    def finetune_recipe(self, model: str, variant: str) -> TrainingRecipe:
-        return self._recipe(model, variant, "finetune", None, self.pretrain_recipe(model, variant).digest)
-
-    def recipe(self, model: str, variant: str, stage: Stage) -> TrainingRecipe:
-        return (self.pretrain_recipe if stage == "pretrain" else self.finetune_recipe)(model, variant)
-
-    def _recipe(self, model: str, variant: str, stage: Stage, vdep: VdepSettings | None, initial: str | None) -> TrainingRecipe:
-        settings = self.stage(model, variant, stage)
-        if problems := list(contradictions(vdep, settings)) if vdep else []:
-            raise ConfigError(f"{stage} of {model}/{variant}: {'; '.join(problems)}")
+    def recipe(self, model: str, variant: str, stage: Stage, seed: str | None = None) -> TrainingRecipe:
+        """``seed``: as paths have it; the study's first."""
+        first = stage == "pretrain"
+        vdep: VdepSettings | None = self._resolved_variants[variant].vdep if first else None
         entry = self.models[model]
         return TrainingRecipe(
             stage=stage,
@@ -196,23 +213,20 @@ class Study(Settings):
             language_source=asset_identity(self.assets[entry.language_model]),
             projector_init=entry.projector_init,
             data=self.preparation_recipe(model, variant, stage),
-            settings=settings,
+            settings=self.stage(model, variant, stage, seed),
             vdep=vdep,
-            initial=initial,
+            initial=None if first else self.recipe(model, variant, "pretrain", seed).digest,
         )
 
-    def preparation_recipe(self, model: str, variant: str, stage: Stage) -> PreparationRecipe:
+    def preparation_recipe(self, model: str, variant: str, stage: Stage, data: str | None = None) -> PreparationRecipe:
+        """Of a stage's own data, or of another dataset in the same way."""
         settings = self.stage(model, variant, stage)
-        if settings.data not in self.datasets:
-            raise ConfigError(
-                f"{stage} of {model}/{variant}: there is no dataset named {settings.data!r} "
-                f"(known: {', '.join(sorted(self.datasets))})"
-            )
-        dataset = self.datasets[settings.data]
+        name = data or settings.data
+        dataset = self.datasets[name]
         language_model = self.models[model].language_model
         sources = {dataset.conversations, *(archive.asset for archive in dataset.images)}
         return PreparationRecipe(
-            name=settings.data,
+            name=name,
             dataset=dataset,
             sources={name: asset_identity(self.assets[name]) for name in sorted(sources)},
             tokenizer=language_model,
@@ -249,13 +263,7 @@ class Study(Settings):
             judge=self.judge if entry.judged else None,
         )
 
-    # -- what is needed for what
-
-    @property
-    def ablation_tables(self) -> list[str]:
-        """Beside the main ones, the tables of nothing but the study's checkpoints; any other is a target of its own."""
-        own = set(self.checkpoints)
-        return [n for n, table in self.tables.items() if n not in self.main_tables and table.rows and own >= set(table.rows)]
+    # -- what is measured
 
     @property
     def submission_benchmarks(self) -> list[str]:
@@ -267,12 +275,14 @@ class Study(Settings):
         columns = set(self.tables[table].columns)
         return {name: protocol for name, protocol in self.protocols.items() if columns & set(protocol.columns)}
 
+    def column_parts(self, column: str) -> list[str]:
+        """A column and those that it is computed from."""
+        entry = self.columns[column]
+        return [column, *(part for name in (*entry.mean_of, *entry.sum_of) for part in self.column_parts(name))]
+
     def column_benchmarks(self, column: str) -> list[str]:
         """The benchmarks that a column is computed from, in a fixed order."""
-        entry = self.columns[column]
-        if entry.benchmark:
-            return [entry.benchmark]
-        return [b for part in (*entry.mean_of, *entry.sum_of) for b in self.column_benchmarks(part)]
+        return [benchmark for name in self.column_parts(column) if (benchmark := self.columns[name].benchmark)]
 
     def left_out(self, column: str) -> bool:
         """Whether a column needs a judge and there is none."""
@@ -282,36 +292,11 @@ class Study(Settings):
         """Whether a benchmark is answered, graded and scored in three steps: a GPU does not wait for a server's grades."""
         return self.benchmarks[benchmark].judged and self.judge is not None and self.judge.kind == "openai"
 
-    def table_evaluations(self, table: str) -> list[tuple[str, str, str]]:
-        """(model, variant, benchmark) of every score that a table needs, each once, in the order of the table."""
+    def table_evaluations(self, table: str) -> list[tuple[Run, str]]:
+        """(run, benchmark) of every score that a table needs, each once, in the order of the table."""
         entry = self.tables[table]
-        found = (
-            (*split_checkpoint(row), benchmark)
-            for row in entry.rows
-            for column in entry.columns
-            if not self.left_out(column)
-            for benchmark in self.column_benchmarks(column)
-        )
-        return list(dict.fromkeys(found))
-
-    def needed_assets(self) -> list[str]:
-        """Every asset that any checkpoint, table or figure of this study needs, in a fixed order."""
-        found: list[str] = []
-        for model, variant in self.trained:
-            entry = self.models[model]
-            found += [entry.vision_tower.weights, entry.language_model]
-            for stage in STAGES:
-                found += self.preparation_recipe(model, variant, stage).sources
-        for table in self.tables:
-            found += [self.benchmarks[benchmark].asset for _, _, benchmark in self.table_evaluations(table)]
-        found += [figure.asset for figure in self.figures.values()]
-        return list(dict.fromkeys(found))
-
-    def control_evaluations(self) -> list[tuple[str, str, str]]:
-        """Those of the control table that are of controls; the other rows are in other tables already."""
-        if self.control_table is None:
-            return []
-        return [key for key in self.table_evaluations(self.control_table) if f"{key[0]}/{key[1]}" in self.controls]
+        benchmarks = [b for column in entry.columns if not self.left_out(column) for b in self.column_benchmarks(column)]
+        return list(dict.fromkeys((run, benchmark) for run in self.runs(entry) for benchmark in benchmarks))
 
 
 def deep_merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,53 +308,11 @@ def deep_merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def split_checkpoint(name: str) -> tuple[str, str]:
-    """``model/variant`` -> (model, variant)."""
-    model, separator, variant = name.partition("/")
-    if not separator or not model or not variant:
-        raise ConfigError(f"a checkpoint is written as model/variant, not {name!r}")
-    return model, variant
-
-
-def describe_validation_error(error: ValidationError) -> str:
-    """One line per problem: the key as one would write it, what is wrong, and the value that was given."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        given = problem.get("input")
-        shown = "" if isinstance(given, Mapping | list) else f" (given: {given!r})"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "there is no such key"
-        lines.append(f"{key}: {message}{shown}")
-    return "; ".join(lines)
-
-
-def load_study(config: Mapping[str, Any]) -> Study:
-    """Validate a merged configuration, with every reference and every resolved stage.
-
-    Raises:
-        ConfigError: naming the key and the reason.
-    """
-    try:
-        study = Study.model_validate(dict(config))
-    except ValidationError as error:
-        raise ConfigError(f"configuration: {describe_validation_error(error)}") from error
-    for model, variant in study.trained:
-        for stage in STAGES:
-            study.recipe(model, variant, stage)
-    for key, drawn in study.loss_figures.items():
-        for checkpoint in drawn:
-            if study.imported(split_checkpoint(checkpoint)[1]):
-                raise ConfigError(f"loss_figures.{key}: {checkpoint} is imported, and has no losses to draw")
-    return study
-
-
 def apply_lock(config: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what the configuration leaves null (revisions, hashes, sizes) from ``config/lock.yaml``."""
     assets = dict(config.get("assets", {}))
     for name, recorded in (lock.get("assets") or {}).items():
-        if name in assets:
+        if assets.get(name) is not None:
             asset = dict(assets[name])
             for key, value in recorded.items():
                 if asset.get(key) is None:

@@ -1,0 +1,137 @@
+"""Whether a configuration can be: everything that it names is there, and nothing contradicts. Before anything is planned."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import ConfigError
+from .messages import describe_validation_error
+from .settings import SCORER_PARTS, SUBMISSION
+from .study import Study
+
+
+def load_study(config: Mapping[str, Any]) -> Study:
+    """Validate a merged configuration, with every reference, and every variant in every model, used or not.
+
+    Raises:
+        ConfigError: naming the key and the reason.
+    """
+    try:
+        study = Study.model_validate(dict(config))
+    except ValidationError as error:
+        raise ConfigError(describe_validation_error(error)) from error
+    if problems := list(missing_references(study)):
+        raise ConfigError("; ".join(problems))
+    used = {(run.model, run.variant) for run in study.all_runs}
+    for variant in study.variants:
+        each = {model: list(study.problems(model, variant)) for model in study.models}
+        # what nobody asks for may fit another model only
+        refused = [p for model, problems in each.items() if (model, variant) in used for p in problems]
+        refused = refused or (next(iter(each.values()), []) if all(each.values()) else [])
+        if refused:
+            raise ConfigError("; ".join(dict.fromkeys(refused)))
+    for name, figure in study.loss_figures.items():
+        if drawn := [variant for variant in figure.variants if study.imported(variant)]:
+            raise ConfigError(f"loss_figures.{name}: {drawn[0]} is imported, and has no losses to draw")
+    return study
+
+
+def missing(name: str, kind: str, known: Collection[str], where: str) -> Iterator[str]:
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        yield f"{where}: there is no {kind} named {name!r} ({hint}known: {', '.join(sorted(known)) or 'none'})"
+
+
+def missing_references(study: Study) -> Iterator[str]:
+    """What one part of the configuration says of another that is not there."""
+    models, variants = {*study.models, *study.roles}, study.variants
+    for key, model in study.models.items():
+        yield from missing(model.vision_tower.weights, "asset", study.assets, f"models.{key}.vision_tower.weights")
+        yield from missing(model.language_model, "asset", study.assets, f"models.{key}.language_model")
+    for key, name in study.roles.items():
+        yield from missing(name, "model", study.models, f"roles.{key}")
+        if key in study.models:
+            yield f"roles.{key}: there is a model of that name"
+    for key, dataset in study.datasets.items():
+        yield from missing(dataset.conversations, "asset", study.assets, f"datasets.{key}.conversations")
+        for archive in dataset.images:
+            yield from missing(archive.asset, "asset", study.assets, f"datasets.{key}.images")
+    for stage, name in study.validation.items():
+        yield from missing(name, "dataset", study.datasets, f"validation.{stage}")
+    for key, variant in variants.items():
+        if variant.extends:
+            yield from missing(variant.extends, "variant", variants, f"variants.{key}.extends")
+        if variant.imported:
+            yield from missing(variant.imported, "asset", study.assets, f"variants.{key}.imported")
+    for key, benchmark in study.benchmarks.items():
+        yield from missing(benchmark.asset, "asset", study.assets, f"benchmarks.{key}.asset")
+        yield from missing(benchmark.scorer, "scorer", {*SCORER_PARTS, SUBMISSION}, f"benchmarks.{key}.scorer")
+    for key, column in study.columns.items():
+        if column.benchmark:
+            yield from missing(column.benchmark, "benchmark", study.benchmarks, f"columns.{key}.benchmark")
+        if scored := study.benchmarks.get(column.benchmark or ""):
+            if scored.scorer == SUBMISSION:
+                yield f"columns.{key}.benchmark: {column.benchmark} writes a submission and has no score"
+            elif scored.scorer in SCORER_PARTS:
+                yield from missing(
+                    column.part, f"part of {column.benchmark}", SCORER_PARTS[scored.scorer], f"columns.{key}.part"
+                )
+        for name in (*column.mean_of, *column.sum_of):
+            yield from missing(name, "column", study.columns, f"columns.{key}")
+    for key, protocol in study.protocols.items():
+        for name in protocol.columns:
+            yield from missing(name, "column", study.columns, f"protocols.{key}.columns")
+        for name in protocol.models:
+            yield from missing(name, "model", study.models, f"protocols.{key}.models")
+    for kind, drawn in (("tables", study.tables), ("loss_figures", study.loss_figures)):
+        for key, arms in drawn.items():
+            for name in arms.models:
+                yield from missing(name, "model", models, f"{kind}.{key}.models")
+            for name in arms.variants:
+                yield from missing(name, "variant", variants, f"{kind}.{key}.variants")
+    for key, table in study.tables.items():
+        for name in table.columns:
+            yield from missing(name, "column", study.columns, f"tables.{key}.columns")
+    for key, figure in study.figures.items():
+        yield from missing(figure.asset, "asset", study.assets, f"figures.{key}.asset")
+        yield from missing(figure.model, "model", models, f"figures.{key}.model")
+        for name in (figure.left, figure.right):
+            yield from missing(name, "variant", variants, f"figures.{key}")
+        if key in study.loss_figures:
+            yield f"loss_figures.{key}: there is another figure of that name"
+    for key, target in study.targets.items():
+        for name in target.targets:
+            yield from missing(name, "target", study.targets, f"targets.{key}.targets")
+        for name in target.tables:
+            yield from missing(name, "table", study.tables, f"targets.{key}.tables")
+        for name in target.figures:
+            yield from missing(name, "figure", {*study.figures, *study.loss_figures}, f"targets.{key}.figures")
+    if study.only_model is not None:
+        yield from missing(study.only_model, "model", study.models, "only_model")
+
+
+def missing_files(study: Study, checkout: Path) -> Iterator[str]:
+    """What the configuration says of files of this checkout, and of lmms-eval's, that are not there."""
+    engines = {"ddp", *(path.stem for path in (checkout / "config" / "deepspeed").glob("*.json"))}
+    for stage in ("pretrain", "finetune"):
+        yield from missing(getattr(study.execution, stage).engine, "engine", engines, f"execution.{stage}.engine")
+    with open(checkout / "config" / "published.csv", newline="") as file:
+        published = {row["table"] for row in csv.DictReader(file)}
+    for key, table in study.tables.items():
+        for name in (*table.published, *(table.calibration.references if table.calibration else ())):
+            yield from missing(name, "published table", published, f"tables.{key}")
+    library = find_spec("lmms_eval")
+    for folder in (library.submodule_search_locations or []) if library else []:
+        tasks = Path(folder) / "tasks"
+        for key, benchmark in study.benchmarks.items():
+            if not (tasks / benchmark.task).is_file():
+                known = [str(path.relative_to(tasks)) for path in (tasks / benchmark.task).parent.glob("*.yaml")]
+                yield from missing(benchmark.task, "task file of lmms-eval", known, f"benchmarks.{key}.task")

@@ -1,0 +1,188 @@
+"""What is needed for what, and where it lies: the names of the pipeline's files, and what each target consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from .check import load_study, missing_files
+from .recipe import PreparationRecipe, canonical_json
+from .settings import STAGES, Stage, Target
+from .study import IMPORTED, Run, Study, apply_lock
+
+
+class Plan:
+    """The files of a study. Paths are relative to where Snakemake runs."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.results, self.resources = study.results, study.resources
+
+    @classmethod
+    def of(cls, config: dict[str, Any], checkout: Path) -> Plan:
+        """Read the merged configuration and config/lock.yaml.
+
+        Raises:
+            ConfigError: naming each key that cannot be, and what is known instead.
+        """
+        lock = checkout / "config" / "lock.yaml"
+        study = load_study(apply_lock(config, yaml.safe_load(lock.read_text()) or {} if lock.is_file() else {}))
+        if problems := list(missing_files(study, checkout)):
+            raise ConfigError("; ".join(problems))
+        return cls(study)
+
+    # -- files
+
+    def asset(self, name: str) -> str:
+        """The manifest of a download."""
+        return f"{self.resources}/assets/{name}/manifest.json"
+
+    def prepared(self, recipe: PreparationRecipe) -> str:
+        """The manifest of prepared data."""
+        return f"{self.resources}/prepared/{self.prepared_name(recipe)}/manifest.json"
+
+    @staticmethod
+    def prepared_name(recipe: PreparationRecipe) -> str:
+        return f"{recipe.name}-{recipe.key}"
+
+    def training_data(self, model: str, variant: str, stage: Stage) -> str:
+        return self.prepared(self.study.preparation_recipe(model, variant, stage))
+
+    def validation_data(self, model: str, variant: str, stage: Stage) -> list[str]:
+        """Empty, where nothing is measured during the stage."""
+        name = self.study.validation.get(stage)
+        return [self.prepared(self.study.preparation_recipe(model, variant, stage, name))] if name else []
+
+    def done(self, run: Run, stage: Stage) -> str:
+        """What a stage writes last. Its weights lie beside it."""
+        return f"{self.results}/runs/{'/'.join(run)}/{stage}/done.json"
+
+    def scores(self, run: Run, benchmark: str) -> str:
+        return f"{self.results}/evaluations/{'/'.join(run)}/{benchmark}.json"
+
+    def submission(self, run: Run, benchmark: str) -> str:
+        return f"{self.results}/submissions/{'/'.join(run)}/{benchmark}.json"
+
+    # -- what follows from the tables and figures
+
+    @cached_property
+    def preparations(self) -> dict[str, PreparationRecipe]:
+        """By the name of its folder: the data of every run, and of every run that could be asked for."""
+        study = self.study
+        pairs = dict.fromkeys((run.model, run.variant) for run in study.all_runs if run.seed != IMPORTED)
+        recipes = [study.preparation_recipe(m, v, stage) for m, v in pairs for stage in STAGES]
+        recipes += [study.preparation_recipe(m, v, stage, name) for m, v in pairs for stage, name in study.validation.items()]
+        return {self.prepared_name(recipe): recipe for recipe in recipes}
+
+    @cached_property
+    def evaluations(self) -> dict[str, list[tuple[Run, str]]]:
+        """Table -> (run, benchmark) of its scores."""
+        return {name: self.study.table_evaluations(name) for name in self.study.tables}
+
+    @property
+    def assets(self) -> list[str]:
+        """Every download that any table or figure needs."""
+        study, names = self.study, []
+        for run in study.all_runs:
+            entry = study.models[run.model]
+            names += [entry.vision_tower.weights, study.imported(run.variant) or entry.language_model]
+        for recipe in self.preparations.values():
+            names += recipe.sources
+        names += [study.benchmarks[b].asset for scores in self.evaluations.values() for _, b in scores]
+        names += [figure.asset for name, figure in study.figures.items() if study.sides(name)]
+        return [self.asset(name) for name in dict.fromkeys(names)]
+
+    # -- targets
+
+    @property
+    def shown(self) -> list[str]:
+        """The names of all tables and figures."""
+        study = self.study
+        return [*study.tables, *study.figures, *study.loss_figures]
+
+    def members(self, name: str) -> Iterable[Target]:
+        """A target and those that belong to it."""
+        target = self.study.targets.get(name, Target())
+        yield target
+        for other in target.targets:
+            yield from self.members(other)
+
+    def target_runs(self, name: str) -> list[Run]:
+        study, runs = self.study, []
+        for target in self.members(name):
+            for key in target.tables:
+                runs += study.runs(study.tables[key])
+            for key in target.figures:
+                runs += study.sides(key) if key in study.figures else study.runs(study.loss_figures[key])
+        return list(dict.fromkeys(runs))
+
+    def target(self, name: str) -> list[str]:
+        """The files of a target; with ``only_stage`` those that the stage writes last."""
+        study = self.study
+        if study.only_stage is not None:
+            return [self.done(run, study.only_stage) for run in self.target_runs(name) if run.seed != IMPORTED]
+        files = []
+        for target in self.members(name):
+            for key in target.tables:
+                if study.rows(study.tables[key]):
+                    files += [f"{self.results}/tables/{key}.{ending}" for ending in ("csv", "md", "provenance.json")]
+            for key in target.figures:
+                if study.sides(key) if key in study.figures else study.rows(study.loss_figures[key]):
+                    files += [f"{self.results}/figures/{key}.{ending}" for ending in ("png", "csv")]
+        return list(dict.fromkeys(files))
+
+    @property
+    def submissions(self) -> list[str]:
+        """Of the runs of ``all``: what only servers can score."""
+        runs, benchmarks = self.target_runs("all"), self.study.submission_benchmarks
+        return [self.submission(run, benchmark) for run in runs for benchmark in benchmarks]
+
+    def unknown_target(self, name: str, rules: Iterable[str]) -> ConfigError:
+        """What a mistyped target may have meant; Snakemake would say that no rule makes it."""
+        study = self.study
+        known = [*rules, *(f"{self.results}/tables/{table}.csv" for table in study.tables)]
+        known += [f"{self.results}/figures/{figure}.png" for figure in (*study.figures, *study.loss_figures)]
+        near = get_close_matches(name, known, 3, 0.5)
+        return ConfigError(
+            f"there is no target {name!r}. " + (f"Near it: {', '.join(near)}. " if near else "") + "Targets are "
+            f"{', '.join(sorted(study.targets))}; of files, {self.results}/tables/NAME.csv with NAME of "
+            f"{', '.join(sorted(study.tables))}"
+        )
+
+    # -- what rules are told
+
+    def table_definition(self, name: str) -> str:
+        study = self.study
+        table = study.tables[name]
+        needed = sorted({part for column in table.columns for part in study.column_parts(column)})
+        return canonical_json(
+            {
+                "table": table.model_dump(mode="json"),
+                "rows": study.rows(table),
+                "columns": {column: study.columns[column].model_dump(mode="json") for column in needed},
+                "left_out": [column for column in table.columns if study.left_out(column)],
+                "evaluations": [(*run, benchmark) for run, benchmark in self.evaluations[name]],
+                "protocols": {key: entry.model_dump(mode="json") for key, entry in study.table_protocols(name).items()},
+                "note": study.note,
+            }
+        )
+
+    def attention_settings(self, figure: str, model: str, variant: str) -> str:
+        entry, settings = self.study.figures[figure], self.study.stage(model, variant, "finetune")
+        return canonical_json(
+            {
+                "folder": entry.file,
+                "question": entry.question,
+                "samples": entry.samples,
+                "curve_samples": entry.curve_samples,
+                "template": settings.template,
+                "image_path": settings.image,
+                "precision": self.study.evaluation.precision,
+            }
+        )
