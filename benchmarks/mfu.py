@@ -36,9 +36,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from vdep.assets.manifest import only_file
+from vdep.artifacts import MANIFEST, AssetManifest, FinishedStage
 from vdep.data.prepare import ArchiveRoute, prepare
-from vdep.files import sha256, write_json
 from vdep.study.check import load_study
 from vdep.study.settings import Stage
 from vdep.study.study import Study, deep_merge
@@ -106,12 +105,12 @@ def make_data(stage: Stage, samples: int, shrink: int, folder: Path) -> None:
 def train(study: Study, stage: Stage, folder: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl`` of a training by ``vdep train``."""
     for asset in ("made-tower", "made-language", "made-data"):
-        files = [{"path": p.name, "sha256": sha256(p)} for p in sorted((folder / asset).iterdir())]
-        write_json(folder / asset / "manifest.json", {"asset": asset, "files": files})
+        AssetManifest.record(folder / asset, asset, {"kind": "made"}, None)
     prepared, recipe = study.preparation_recipe("made", "baseline", stage), study.recipe("made", "baseline", stage)
     data = folder / "prepared"
-    routes = [ArchiveRoute(only_file(folder / e.asset, ".zip"), e.prefix, e.folder) for e in prepared.dataset.images]
-    prepare(prepared, only_file(folder / "made-data", ".json"), folder / "made-language", routes, data)
+    made = AssetManifest.read(folder / "made-data" / MANIFEST)
+    routes = [ArchiveRoute(made.only_file(".zip"), e.prefix, e.folder) for e in prepared.dataset.images]
+    prepare(prepared, made.only_file(".json"), folder / "made-language", routes, data)
     execution = getattr(study.execution, stage)
     how = {
         "settings": execution.model_dump(mode="json"),
@@ -130,8 +129,9 @@ def train(study: Study, stage: Stage, folder: Path) -> list[dict[str, Any]]:
         text = json.loads((folder / "made-language/config.json").read_text())
         projector = LlavaMultiModalProjector(LlavaConfig(vision_config=vision, text_config=text))
         save_file(projector.state_dict(), initial / PROJECTOR_FILE)
-        write_json(initial / "done.json", {"run": "."})
-        command += ["--initial", str(initial / "done.json")]
+        FinishedStage.seal(initial, recipe=recipe.initial, stage="pretrain", initial_recipe=None, steps=0)
+        FinishedStage.publish(initial, folder / "initial.json")
+        command += ["--initial", str(folder / "initial.json")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

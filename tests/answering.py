@@ -17,7 +17,6 @@ from PIL import Image
 
 from vdep.data.tokenizer import load_tokenizer
 from vdep.evaluation.run import EvaluationJob
-from vdep.files import write_json
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
 from vdep.study.recipe import EvaluationRecipe
@@ -50,9 +49,7 @@ def export(assets: Path, folder: Path, family: str = "llama", change: Callable[[
         change(model)
     image = study.stage("tiny", "run", "finetune").image
     export_checkpoint(model, assets / tower, assets / family, image, folder / "run")
-    done = {"run": "run", "digest": "0" * 64, "recipe": {}, "initial_recipe": {}, "versions": {}}
-    write_json(folder / "done.json", done)
-    return folder / "done.json"
+    return world.finish(folder / "run")
 
 
 def taught(assets: Path, folder: Path, question: str, answer: str) -> Path:
@@ -83,7 +80,7 @@ def taught(assets: Path, folder: Path, question: str, answer: str) -> Path:
     shutil.copytree(assets / "clip", own / "clip")
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(own / "llama")
-    done = export(own, folder)
+    export(own, folder)
     model = load_checkpoint(folder / "run", torch.float32)
     encoded = encode_conversation(
         [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}],
@@ -105,7 +102,7 @@ def taught(assets: Path, folder: Path, question: str, answer: str) -> Path:
     assert (labels != IGNORE_INDEX).sum() > 20
     assert loss < 0.05, "it has learned its answer"
     model.save_pretrained(folder / "run")
-    return done
+    return world.finish(folder / "run")
 
 
 def job(done: Path, asset: Path, name: str, folder: Path, family: str = "llama", **changes: Any) -> EvaluationJob:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from vdep.artifacts import AssetManifest
 from vdep.assets import fetch as fetch_module
 from vdep.assets.fetch import fetch
 from vdep.assets.lock import write_lock
-from vdep.assets.manifest import verify
 from vdep.errors import AssetError
 from vdep.files import folder_digest
 from vdep.study.settings import HubAsset, ShippedAsset, UrlAsset
@@ -132,14 +132,15 @@ def url_asset(server: Server, **recorded: Any) -> UrlAsset:
 
 
 def get(asset: Any, folder: Path) -> dict[str, Any]:
-    return fetch("tiny", asset, folder, Path.cwd())
+    """The manifest."""
+    return fetch("tiny", asset, folder, Path.cwd()).content
 
 
 def test_a_file_arrives_and_its_manifest_says_what_it_is(server: Server, tmp_path: Path) -> None:
     manifest = get(url_asset(server), tmp_path)
     assert (tmp_path / "data.zip").read_bytes() == CONTENT
     assert manifest["files"] == [{"path": "data.zip", "size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}]
-    assert verify(tmp_path) == manifest
+    assert AssetManifest.open(tmp_path / "manifest.json").content == manifest
     get(url_asset(server), tmp_path)
     assert len(server.requests) == 1, "what is there is not fetched again"
 
@@ -230,7 +231,7 @@ def test_a_hub_repository_arrives_with_the_commit_that_was_resolved(hub: Server,
     assert manifest["revision"] == COMMIT
     assert {f["path"] for f in manifest["files"]} == {"config.json", "model.safetensors"}, "only the wanted files"
     assert (tmp_path / "model.safetensors").read_bytes() == CONTENT
-    assert verify(tmp_path) == manifest
+    assert AssetManifest.open(tmp_path / "manifest.json").content == manifest
 
 
 def test_a_gated_repository_says_what_to_do(hub: Server, tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_shipped_folder_is_checked_against_its_digest(tmp_path: Path) -> None:
     asset = ShippedAsset(kind="shipped", path="weights", revision=folder_digest(source))
     manifest = fetch("tiny", asset, tmp_path / "out", tmp_path / "root")
     assert (tmp_path / "out" / "a.bin").read_bytes() == b"abc"
-    assert manifest["revision"] == asset.revision
+    assert manifest.revision == asset.revision
     (source / "a.bin").write_bytes(b"abd")
     with pytest.raises(AssetError, match=r"has the digest .*, the configuration says"):
         fetch("tiny", asset, tmp_path / "out", tmp_path / "root")
@@ -271,5 +272,5 @@ def test_the_lock_records_what_was_downloaded(server: Server, tmp_path: Path) ->
 def test_an_asset_that_changed_on_disk_is_noticed(server: Server, tmp_path: Path) -> None:
     get(url_asset(server), tmp_path)
     (tmp_path / "data.zip").write_bytes(CONTENT[:-1] + b"x")
-    with pytest.raises(AssetError, match=r"data\.zip is missing or not what was downloaded"):
-        verify(tmp_path)
+    with pytest.raises(AssetError, match=r"data\.zip is not the file that manifest\.json describes"):
+        AssetManifest.open(tmp_path / "manifest.json")

@@ -63,8 +63,7 @@ def folder(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tower = world.make_study("llama").models["tiny"].vision_tower
     model = build_model(assets / "clip", assets / "llama", tower, torch.float32, 3)
     export_checkpoint(model, assets / "clip", assets / "llama", "pad", whole / "weights")
-    done = {"run": "weights", "digest": "d" * 64, "recipe": "r", "initial_recipe": "i", "versions": {}}
-    write_json(whole / "done.json", done)
+    world.finish(whole / "weights")
     (whole / "data").mkdir()
     make_benchmark(whole / "data", "mmvet", QUESTIONS, 5)
     return whole
@@ -155,9 +154,11 @@ def test_another_judge_grades_the_same_answers_again_without_the_model(folder: P
 
 
 def test_answers_of_other_weights_are_refused(folder: Path, graded: list[str]) -> None:
-    write_json(folder / "other.json", read_json(folder / "done.json") | {"digest": "e" * 64})
+    (folder / "other" / "weights").mkdir(parents=True)
+    (folder / "other" / "weights" / "model.safetensors").write_bytes(b"others")
+    world.finish(folder / "other" / "weights")
     with pytest.raises(EvaluationError, match="holds answers of another weights"):
-        evaluate(job(folder, "x.json", "mmvet.graded.json", checkpoint="other.json"))
+        evaluate(job(folder, "x.json", "mmvet.graded.json", checkpoint="other/done.json"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"passes": {}}', None])
@@ -174,7 +175,7 @@ def test_a_file_that_holds_no_recorded_answers_is_named(text: str | None, folder
 
 
 def test_what_was_changed_after_it_was_graded_is_refused(folder: Path, graded: list[str]) -> None:
-    recorded = GradedAnswers(folder / "mmvet.graded.json", recipe(), "d" * 64)
+    recorded = GradedAnswers(folder / "mmvet.graded.json", recipe(), read_json(folder / "done.json")["digest"])
     assert recorded(graded[-1])[0] == said(by_length(graded[-1], 0))
     with pytest.raises(EvaluationError, match="an answer or its question is not the one that was graded"):
         recorded(graded[-1].replace(" |", " indeed |"))

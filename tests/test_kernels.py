@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,6 @@ def test_compiled_layers_have_the_gradients_of_the_others(
 def test_a_training_with_compiled_layers_has_the_same_losses(assets: Path, conversations: Path, tmp_path: Path) -> None:
     study = world.make_study(vdep={"alpha": 0.5, "ratio": 0.5})
     world.untrained_projector(study, assets, tmp_path / "initial")
-    (tmp_path / "initial" / "done.json").write_text(json.dumps({"run": "."}))
     runs = Runs(study, "finetune", assets, conversations, tmp_path, tmp_path / "initial")
     packed = {"packing": True, "micro_batch_tokens": 300}
     finish(runs.command("plain", **packed))

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import world
 from PIL import Image
 
 from vdep.errors import ReportError
-from vdep.files import write_json
 from vdep.report.loss_figure import curve, draw, losses_csv, read_losses
 
 
@@ -37,11 +37,11 @@ def test_a_curve_is_a_running_mean_of_what_is_there() -> None:
 
 
 def test_the_figure_and_its_numbers(tmp_path: Path) -> None:
-    done = tmp_path / "run" / "done.json"
-    write_json(done, {"run": "abc/final"})
+    (tmp_path / "run" / "abc").mkdir(parents=True)
+    (tmp_path / "run" / "abc" / "final").mkdir()
+    done = world.finish(tmp_path / "run" / "abc" / "final")
     with pytest.raises(ReportError, match=r"losses.jsonl is missing"):
         read_losses(done)
-    (tmp_path / "run" / "abc").mkdir()
     (tmp_path / "run" / "abc" / "losses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40, True)))
     runs = {name: {"pretrain": read_losses(done), "finetune": rows(20, False)} for name in ("m/baseline", "m/vdep")}
     draw(runs, tmp_path / "losses.png")

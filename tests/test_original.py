@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,19 +104,24 @@ def test_a_projector_goes_there_and_comes_back(ours: dict[str, Path], assets: Pa
 
 
 def test_the_commands(ours: dict[str, Path], assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    there = ["export-llava", "--checkpoint", str(ours["llama"]), "--language-model", str(assets / "llama")]
+    trained = shutil.copytree(ours["llama"], tmp_path / "trained" / "final")
+    world.finish(trained)
+    there = ["export-llava", "--checkpoint", str(trained), "--language-model", str(assets / "llama")]
     assert run([*there, "--tower-name", "openai/clip", "--output", str(tmp_path / "original")]) == 0
     back = ["import-llava", "--source", str(tmp_path / "original"), "--tower", str(assets / "clip"), "--image", "pad"]
     assert run([*back, "--output", str(tmp_path / "back")]) == 0
     assert (tmp_path / "back" / "model.safetensors").read_bytes() == (ours["llama"] / "model.safetensors").read_bytes()
 
     state = projector(load_checkpoint(ours["phi"], torch.float32)).state_dict()
-    save_file(state, tmp_path / "projector.safetensors")
-    there = ["export-llava", "--checkpoint", str(tmp_path / "projector.safetensors")]
+    stage_1 = tmp_path / "stage-1" / "final"
+    stage_1.mkdir(parents=True)
+    save_file(state, stage_1 / "projector.safetensors")
+    world.finish(stage_1, stage="pretrain")
+    there = ["export-llava", "--checkpoint", str(stage_1 / "projector.safetensors")]
     assert run([*there, "--output", str(tmp_path / "mm_projector.bin")]) == 0
     assert projector_from_original(tmp_path / "mm_projector.bin").keys() == state.keys()
 
-    assert run(["export-llava", "--checkpoint", str(ours["llama"]), "--output", str(tmp_path / "x")]) == 1
+    assert run(["export-llava", "--checkpoint", str(trained), "--output", str(tmp_path / "x")]) == 1
     assert "--language-model" in capsys.readouterr().err
 
 

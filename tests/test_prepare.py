@@ -14,6 +14,7 @@ import pytest
 import world
 from PIL import Image
 
+from vdep.artifacts import PreparedManifest
 from vdep.data.archive import ImageArchive
 from vdep.data.conversation import IGNORE_INDEX
 from vdep.data.images import ImageTransform, decode_image, load_processor, pad_to_square
@@ -53,7 +54,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(source: Path, assets: Path, samples: list[Any], on_defect: str = "stop", workers: int = 1) -> dict[str, Any]:
+def run(source: Path, assets: Path, samples: list[Any], on_defect: str = "stop", workers: int = 1) -> PreparedManifest:
     (source / "data.json").write_text(json.dumps(samples))
     config = world.study_config()
     config["datasets"]["conversations"]["on_defect"] = on_defect
@@ -74,8 +75,8 @@ def test_a_defect_stops_the_preparation_and_says_which_sample_and_what_to_do(sou
 def test_dropping_leaves_out_exactly_the_listed_samples(source: Path, assets: Path) -> None:
     bad = [{"id": kind, **sample} for kind, sample in DEFECTIVE.items()]
     manifest = run(source, assets, [GOOD, *bad, GOOD], on_defect="drop")
-    assert manifest["samples"] == 2
-    assert manifest["dropped"] == len(bad)
+    assert manifest.samples == 2
+    assert manifest.dropped == len(bad)
     report = json.loads((source / "out" / "defects.json").read_text())
     assert {d["sample"]: d["kind"] for d in report} == {kind: kind for kind in DEFECTIVE}
     assert all(d["message"] and d["advice"] for d in report)
@@ -124,7 +125,7 @@ def test_a_changed_file_is_not_trained_on(conversations: Path, tmp_path: Path) -
     content = bytearray((copy / "samples.arrow").read_bytes())
     content[len(content) // 2] ^= 1
     (copy / "samples.arrow").write_bytes(content)
-    with pytest.raises(DataError, match="is not the file that was prepared"):
+    with pytest.raises(DataError, match=r"samples\.arrow is not the file that manifest\.json describes"):
         PreparedData(copy)
 
 

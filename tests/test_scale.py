@@ -67,7 +67,6 @@ def test_engines_train_the_same_model(assets: Path, conversations: Path, tmp_pat
     study = world.make_study(vdep={"alpha": 0.5, "ratio": 0.5})
     world.untrained_projector(study, assets, tmp_path / "initial")
     initial = tmp_path / "initial"
-    (initial / "done.json").write_text(json.dumps({"run": "."}))
     runs = Runs(study, "finetune", assets, conversations, tmp_path, initial)
     ways: dict[str, dict[str, Any]] = {
         "ddp": {"engine": "ddp"},
@@ -91,7 +90,6 @@ def test_engines_train_the_same_model(assets: Path, conversations: Path, tmp_pat
 def test_a_run_goes_on_under_another_engine(assets: Path, conversations: Path, tmp_path: Path) -> None:
     study = world.make_study(epochs=6)
     world.untrained_projector(study, assets, tmp_path / "initial")
-    (tmp_path / "initial" / "done.json").write_text(json.dumps({"run": "."}))
     runs = Runs(study, "finetune", assets, conversations, tmp_path, tmp_path / "initial")
     finish(runs.command("undisturbed", engine="ddp"))
     ways: tuple[dict[str, Any], ...] = (

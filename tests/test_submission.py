@@ -20,7 +20,7 @@ from vdep.errors import ConfigError, EvaluationError
 from vdep.evaluation.samples import read_samples
 from vdep.evaluation.submission import take_submission
 from vdep.evaluation.tasks import task_config
-from vdep.files import read_json, sha256, write_json
+from vdep.files import read_json, sha256
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
 from vdep.study.check import load_study
@@ -54,7 +54,7 @@ def make_test_split(folder: Path, name: str) -> Path:
     path = folder / pattern.replace("**/", "").replace("*", "00000-of-00001")
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_parquet(path, rows)
-    write_json(folder / "manifest.json", {"asset": name, "files": []})
+    world.write_manifest(folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def make_shared_pictures(folder: Path) -> Path:
         rows[i]["image"] = rows[i - 1]["image"]
     folder.mkdir()
     _write_parquet(folder / "val2014-00000-of-00001.parquet", rows)
-    write_json(folder / "manifest.json", {"asset": "okvqa", "files": []})
+    world.write_manifest(folder)
     return folder
 
 
@@ -76,8 +76,7 @@ def submitted(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = world.make_study()
     model = build_model(assets / "clip", assets / "llama", study.models["tiny"].vision_tower, torch.float32, 3)
     export_checkpoint(model, assets / "clip", assets / "llama", "pad", folder / "run")
-    done = {"run": "run", "digest": "d" * 64, "recipe": "r", "initial_recipe": "i", "versions": {}}
-    write_json(folder / "done.json", done)
+    world.finish(folder / "run")
     execution = {"threads": 1, "batch_size": 8, "device": "cpu", "cache": str(folder / "cache")}
     commands = []
     for name in (*STUDY.submission_benchmarks, "okvqa"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,7 +161,6 @@ def test_killing_sft_under_zero_3(assets: Path, conversations: Path, tmp_path: P
     """As the paper's plan runs it: in bf16, on more than one rank, with float32 masters that are not the weights."""
     study = world.make_study(epochs=6, precision="bf16")
     world.untrained_projector(study, assets, tmp_path / "initial")
-    (tmp_path / "initial" / "done.json").write_text(json.dumps({"run": "."}))
     runs = Runs(study, "finetune", assets, conversations, tmp_path, tmp_path / "initial")
     execution = {"engine": "zero3", "processes": 2, "micro_batch": 4}
     finish(runs.command("undisturbed", **execution))
@@ -312,9 +312,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(assets: P
 
 def test_other_inputs_under_the_same_recipe_are_refused(stage1: Runs, tmp_path: Path) -> None:
     command = stage1.command("undisturbed")
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text((stage1.assets / "clip" / "manifest.json").read_text() + "\n")
-    command[command.index("--tower") + 1] = str(manifest)
+    other = shutil.copytree(stage1.assets / "clip", tmp_path / "other")
+    command[command.index("--tower") + 1] = str(world.write_manifest(other))
     done = world.vdep(*command)
     assert done.returncode == 1
     assert "was trained with another input_tower" in done.stderr

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from vdep.files import read_json, sha256, write_json
+from vdep.artifacts import FINAL, AssetManifest, FinishedStage
+from vdep.files import read_json, write_json
 from vdep.study.check import load_study
 from vdep.study.recipe import TrainingRecipe
 from vdep.study.settings import VdepSettings
@@ -123,9 +124,18 @@ def make_assets(folder: Path, captions: int = 96, conversations: int = 64) -> No
         write_manifest(asset)
 
 
-def write_manifest(asset: Path) -> None:
-    files = [{"path": p.name, "sha256": sha256(p)} for p in sorted(asset.iterdir()) if p.name != "manifest.json"]
-    write_json(asset / "manifest.json", {"asset": asset.name, "files": files})
+def write_manifest(asset: Path) -> Path:
+    """Of a folder that a test has filled; returns the manifest's path."""
+    AssetManifest.record(asset, asset.name, {"kind": "made"}, None)
+    return asset / "manifest.json"
+
+
+def finish(weights: Path, recipe: str = "r" * 64, stage: str = "finetune", initial_recipe: str | None = "i" * 64) -> Path:
+    """Have a folder be the weights of a finished stage; returns its ``done.json``, beside the folder."""
+    (weights / FINAL).unlink(missing_ok=True)
+    FinishedStage.seal(weights, recipe=recipe, stage=stage, initial_recipe=initial_recipe, steps=1)
+    FinishedStage.publish(weights, weights.parent / "done.json")
+    return weights.parent / "done.json"
 
 
 def study_config(family: str = "llama", vdep: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -199,21 +209,21 @@ def vdep(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
 
 def prepare(study: Study, assets: Path, folder: Path, stage: str) -> Path:
     """Prepare the data of a stage in this process; returns its folder."""
-    from vdep.assets.manifest import only_file
     from vdep.data.prepare import ArchiveRoute
     from vdep.data.prepare import prepare as prepare_data
 
     recipe = study.preparation_recipe("tiny", "run", stage)  # type: ignore[arg-type]
     target = folder / f"{recipe.name}-{recipe.key}"
     if not (target / "manifest.json").is_file():
-        source = assets / recipe.dataset.conversations
-        routes = [ArchiveRoute(only_file(assets / e.asset, ".zip"), e.prefix, e.folder) for e in recipe.dataset.images]
-        prepare_data(recipe, only_file(source, ".json"), assets / recipe.tokenizer, routes, target)
+        manifests = {path.name: AssetManifest.open(path / "manifest.json") for path in assets.iterdir()}
+        routes = [ArchiveRoute(manifests[e.asset].only_file(".zip"), e.prefix, e.folder) for e in recipe.dataset.images]
+        conversations = manifests[recipe.dataset.conversations].only_file(".json")
+        prepare_data(recipe, conversations, assets / recipe.tokenizer, routes, target)
     return target
 
 
 def untrained_projector(study: Study, assets: Path, folder: Path) -> None:
-    """What stage 1 would leave, untrained: for tests of SFT alone."""
+    """What stage 1 would leave in ``folder``, untrained, with its ``done.json``: for tests of SFT alone."""
     from safetensors.torch import save_file
 
     from vdep.model.llava import build_model, projector
@@ -223,8 +233,10 @@ def untrained_projector(study: Study, assets: Path, folder: Path) -> None:
     built = build_model(
         assets / model.vision_tower.weights, assets / model.language_model, model.vision_tower, torch.float32, 3
     )
-    folder.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in projector(built).state_dict().items()}, folder / PROJECTOR_FILE)
+    weights = folder / "final"
+    weights.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in projector(built).state_dict().items()}, weights / PROJECTOR_FILE)
+    finish(weights, study.pretrain_recipe("tiny", "run").digest, "pretrain", None)
 
 
 @cache

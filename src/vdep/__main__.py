@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError, DataError, UserError
+from .errors import CheckpointError, ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from .evaluation.run import EvaluationJob
@@ -32,19 +32,19 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from .assets.manifest import only_file
+    from .artifacts import AssetManifest
     from .data.prepare import ArchiveRoute, prepare
     from .study.recipe import PreparationRecipe
 
     recipe = PreparationRecipe.model_validate_json(arguments.recipe)
-    folders = {path.parent.name: path.parent for path in map(Path, arguments.inputs)}
+    assets = {asset.asset: asset for asset in map(AssetManifest.open, map(Path, arguments.inputs))}
     dataset = recipe.dataset
-    conversations = folders[dataset.conversations]
+    conversations = assets[dataset.conversations]
     prepare(
         recipe,
-        conversations / dataset.file if dataset.file else only_file(conversations, ".json"),
-        folders[recipe.tokenizer],
-        [ArchiveRoute(only_file(folders[e.asset], ".zip"), e.prefix, e.folder) for e in dataset.images],
+        conversations.folder / dataset.file if dataset.file else conversations.only_file(".json"),
+        assets[recipe.tokenizer].folder,
+        [ArchiveRoute(assets[e.asset].only_file(".zip"), e.prefix, e.folder) for e in dataset.images],
         Path(arguments.manifest).parent,
         arguments.workers,
     )
@@ -52,7 +52,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from .files import read_json, sha256
+    from .artifacts import AssetManifest, FinishedStage, PreparedManifest
+    from .files import sha256
     from .run.job import Job
     from .run.launch import launch
     from .study.recipe import TrainingRecipe
@@ -63,20 +64,31 @@ def _train(arguments: argparse.Namespace) -> int:
     done = Path(arguments.done)
     manifests = {name: Path(getattr(arguments, name)) for name in ("tower", "language_model", "data")}
     inputs = {name: sha256(path) for name, path in manifests.items()}
+    tower, language_model = (AssetManifest.open(manifests[name]) for name in ("tower", "language_model"))
+    data = PreparedManifest.open(manifests["data"])
+    if data.digest != recipe.data.digest:
+        raise DataError(f"{manifests['data']} is of another preparation than the recipe's: name the right one with --data")
+    data.verify_archives()
     initial = None
     if arguments.initial:
-        before = Path(arguments.initial)
-        initial = (before.parent / read_json(before)["run"]).resolve()
-        inputs["initial"] = sha256(before)
+        initial = FinishedStage.open(Path(arguments.initial))
+        inputs["initial"] = sha256(Path(arguments.initial))
+    if (initial and initial.recipe) != recipe.initial:
+        raise CheckpointError(
+            f"--initial {arguments.initial} has the recipe {initial and initial.recipe}, and this {recipe.stage} starts from "
+            f"{recipe.initial}: name the done.json of its own stage 1"
+        )
     job = Job(
         recipe=recipe,
         execution=StageExecution.model_validate(execution["settings"]),
         device=execution["device"],
         deepspeed=Path(execution["deepspeed"]).resolve(),
-        initial=initial,
+        tower=tower.folder.resolve(),
+        language_model=language_model.folder.resolve(),
+        data=data.folder.resolve(),
+        initial=initial.weights if initial else None,
         run=(done.parent / recipe.key).resolve(),
         inputs=inputs,
-        **{name: path.parent.resolve() for name, path in manifests.items()},
     )
     return launch(job, done)
 
@@ -97,6 +109,7 @@ def _answer(arguments: argparse.Namespace) -> int:
 
 
 def _evaluation_job(arguments: argparse.Namespace, output: Path, graded: Path | None = None) -> EvaluationJob:
+    from .artifacts import AssetManifest
     from .evaluation.run import EvaluationJob
     from .study.recipe import EvaluationRecipe
 
@@ -104,7 +117,7 @@ def _evaluation_job(arguments: argparse.Namespace, output: Path, graded: Path | 
     return EvaluationJob(
         recipe=EvaluationRecipe.model_validate_json(arguments.recipe),
         checkpoint=Path(arguments.checkpoint),
-        asset=Path(arguments.data).parent,
+        asset=AssetManifest.open(Path(arguments.data)).folder,
         output=output,
         cache=Path(execution["cache"]).resolve(),
         device=execution["device"],
@@ -124,13 +137,13 @@ def _grade(arguments: argparse.Namespace) -> int:
 
 
 def _attention(arguments: argparse.Namespace) -> int:
-    from .files import read_json
+    from .artifacts import AssetManifest, FinishedStage
     from .report.attention import flow, list_images
 
-    done, settings = Path(arguments.checkpoint), json.loads(arguments.settings)
-    images = list_images(Path(arguments.images).parent / settings["folder"])
+    settings = json.loads(arguments.settings)
+    images = list_images(AssetManifest.open(Path(arguments.images)).folder / settings["folder"])
     flow(
-        done.parent / read_json(done)["run"],
+        FinishedStage.open(Path(arguments.checkpoint)).weights,
         settings["template"],
         settings["image_path"],
         images[: settings["curve_samples"]],
@@ -189,8 +202,11 @@ def _import_checkpoint(arguments: argparse.Namespace) -> int:
 def _export_llava(arguments: argparse.Namespace) -> int:
     from safetensors.torch import load_file
 
+    from .artifacts import FINAL, FinishedStage
     from .model.original import export_original, projector_to_original
 
+    folder = arguments.checkpoint.parent if arguments.checkpoint.is_file() else arguments.checkpoint
+    FinishedStage.open(folder / FINAL)
     if arguments.checkpoint.is_file():
         projector_to_original(load_file(arguments.checkpoint), arguments.output)
     elif arguments.language_model is None or arguments.tower_name is None:

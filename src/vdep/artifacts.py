@@ -1,11 +1,362 @@
-"""What steps of the pipeline hand to each other."""
+"""What the steps of the pipeline hand to each other, as types: assets, prepared data, finished stages, answers and scores.
+
+Opened means verified: ``open`` compares every file that a document speaks of with the hash that was recorded, and what was
+swapped, edited, cut short or added since ends in one error before anything is computed. ``read`` takes the document alone.
+
+Gigabytes are hashed once, not by each of a hundred evaluations: the SHA-256 of a file is remembered beside the artefact
+(``.verified.json``) under its device, inode, size, mtime and ctime. No program can set back a ctime.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
-from .files import folder_digest, sha256, write_json
+from pydantic import PrivateAttr, ValidationError
+
+from .errors import AssetError, CheckpointError, DataError, EvaluationError, UserError
+from .files import digest_of, sha256, write_json
+from .study.recipe import EvaluationRecipe, PreparationRecipe
+from .study.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+FINAL = "final.json"
+REMEMBERED = ".verified.json"
+SETTLED = 2_000_000_000
+"""Nanoseconds. The next write to a file that changed longer ago than this gets another ctime, on every file system."""
+
+
+class Hashes:
+    """SHA-256 of files, and those that were computed before (``path``): a folder that cannot be written has no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._new: dict[str, str] = {}
+        try:
+            known = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            known = {}
+        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
+
+    def compute(self, path: Path) -> str:
+        """From the bytes, whatever is remembered."""
+        before, started = path.stat(), time.time_ns()
+        if before.st_size > 1 << 30:
+            log.info("hashing %s (%.1f GB)", path, before.st_size / 1e9)
+        found = sha256(path)
+        identity = _identity(before)
+        # of a file that is still being written, or was in the very tick of the clock, the next state could look the same
+        if started - before.st_ctime_ns > SETTLED and _identity(path.stat()) == identity:
+            self._new[identity] = found
+        return found
+
+    def match(self, path: Path, expected: str) -> bool:
+        """Whether a file has this hash. Only its bytes can say that it has not."""
+        return self._known.get(_identity(path.stat())) == expected or self.compute(path) == expected
+
+    def save(self) -> None:
+        if self._new:
+            with suppress(OSError):
+                write_json(self.path, self._known | self._new)
+
+
+def _identity(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+@contextmanager
+def _hashes(path: Path) -> Iterator[Hashes]:
+    hashes = Hashes(path)
+    try:
+        yield hashes
+    finally:
+        hashes.save()
+
+
+class Document(Settings):
+    """A JSON file with hashes of other files. Unknown keys are an error: whoever wrote them knew more than this version."""
+
+    error: ClassVar[type[UserError]]
+    what: ClassVar[str]
+    _path: Path = PrivateAttr(default=Path())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The document alone, in itself consistent.
+
+        Raises:
+            UserError: of the document's kind, naming the file and what to do.
+        """
+        try:
+            document = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise cls.error(f"{path} cannot be read: {error.strerror}. {cls.remedy(path)}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"{part}: " for part in first["loc"])
+            raise cls.error(f"{path} does not hold {cls.what} ({where}{first['msg']}). {cls.remedy(path)}") from None
+        document._path = path
+        document.check()
+        return document
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The document, whose files are all there and unchanged.
+
+        Raises:
+            UserError: of the document's kind, naming the first file that is not.
+        """
+        document = cls.read(path)
+        document.verify()
+        return document
+
+    @classmethod
+    def remedy(cls, path: Path) -> str:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Whether the parts of the document agree."""
+
+    def verify(self) -> None:
+        """Whether the files are those that were recorded."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What stands in the file: the fields that were given."""
+        whole = self.model_dump(mode="json")
+        return {name: whole[name] for name in type(self).model_fields if name in self.model_fields_set}
+
+    def write(self, path: Path) -> None:
+        write_json(path, self.content)
+
+    def complaint(self, path: Path, problem: str) -> UserError:
+        return self.error(f"{path} {problem}. {self.remedy(self._path)}")
+
+    def compare(self, folder: Path, expected: Mapping[str, str], remembered: Path) -> None:
+        """Files of a folder with their hashes."""
+        with _hashes(remembered) as hashes:
+            for name, recorded in expected.items():
+                path = folder / name
+                try:
+                    if not hashes.match(path, recorded):
+                        raise self.complaint(path, f"is not the file that {self._path.name} describes (SHA-256)")
+                except OSError as error:
+                    raise self.complaint(path, f"cannot be read: {error.strerror}") from None
+
+
+class AssetFile(Settings):
+    path: str
+    size: int
+    sha256: str
+
+
+class AssetManifest(Document):
+    """Of what was downloaded, or made on the spot: ``manifest.json`` in its folder, written last.
+
+    Rules exchange manifests; archives and weights are never inputs or outputs of a rule. Hashes live here: they are no part of
+    a recipe.
+    """
+
+    error = AssetError
+    what = "the manifest of an asset"
+
+    asset: str
+    source: dict[str, Any]
+    """``asset_identity``."""
+    revision: str | None
+    files: tuple[AssetFile, ...]
+    size: int
+
+    @classmethod
+    def remedy(cls, path: Path) -> str:
+        return f"Delete {path.parent} and fetch it again."
+
+    @classmethod
+    def record(cls, folder: Path, name: str, source: dict[str, Any], revision: str | None) -> AssetManifest:
+        """Hash every file of a folder and write its manifest."""
+        names = _visible(folder)
+        if not names:
+            raise AssetError(f"{name}: nothing was downloaded into {folder}")
+        with _hashes(folder / REMEMBERED) as hashes:
+            files = tuple(
+                AssetFile(path=name, size=(folder / name).stat().st_size, sha256=hashes.compute(folder / name))
+                for name in names
+            )
+        size = sum(file.size for file in files)
+        manifest = cls(asset=name, source=source, revision=revision, files=files, size=size)
+        manifest.write(folder / MANIFEST)
+        manifest._path = folder / MANIFEST
+        return manifest
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self._path.parent
+
+    def verify(self) -> None:
+        self.compare_files(tuple(file.path for file in self.files))
+        # a file more can be enough: loaders take what they find
+        for name in set(_visible(self.folder)) - {file.path for file in self.files}:
+            raise self.complaint(self.folder / name, "is not of this asset")
+
+    def compare_files(self, names: tuple[str, ...]) -> None:
+        """Some of the files."""
+        recorded = {file.path: file.sha256 for file in self.files if file.path in names}
+        self.compare(self.folder, recorded, self._path.parent / REMEMBERED)
+
+    def only_file(self, ending: str) -> Path:
+        """The one file with this ending.
+
+        Raises:
+            AssetError: where there is none, or more than one.
+        """
+        found = [file.path for file in self.files if file.path.endswith(ending)]
+        if len(found) != 1:
+            raise AssetError(
+                f"{self.folder} holds {len(found)} files that end in {ending}, where one is wanted; name it in the dataset"
+            )
+        return self.folder / found[0]
+
+
+def _visible(folder: Path) -> list[str]:
+    """The files of an asset: hidden ones are a download's or this module's own."""
+    return [
+        str(relative)
+        for path in sorted(folder.rglob("*"))
+        for relative in [path.relative_to(folder)]
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith(".") and ".cache" not in relative.parts
+    ]
+
+
+class PreparedArchive(Settings):
+    path: str
+    """Relative to the folder of the prepared data."""
+
+
+class PreparedManifest(Document):
+    """Of a prepared dataset: what ``samples.arrow`` was made of and by, and its hash."""
+
+    error = DataError
+    what = "the manifest of prepared data"
+
+    digest: str
+    recipe: PreparationRecipe
+    samples: int
+    dropped: int
+    defects: dict[str, int]
+    defects_sha256: str
+    cut_at_max_length: int
+    masked_by_original: int
+    with_image: int
+    length: dict[str, int | float]
+    archives: tuple[PreparedArchive, ...]
+    sha256: str
+
+    @classmethod
+    def remedy(cls, path: Path) -> str:
+        return f"Delete {path.parent} and prepare it again."
+
+    @property
+    def folder(self) -> Path:
+        return self._path.parent
+
+    def check(self) -> None:
+        if self.recipe.digest != self.digest:
+            raise self.complaint(self._path, "is not what was written: its digest is not that of its recipe")
+
+    def verify(self) -> None:
+        self.compare(self.folder, {"samples.arrow": self.sha256}, self.folder / REMEMBERED)
+
+    def image_sources(self) -> list[Path]:
+        return [Path(os.path.normpath(self.folder / archive.path)) for archive in self.archives]
+
+    def verify_archives(self) -> None:
+        """Whether the image archives are those that the samples' positions are of.
+
+        Preparing has hashed them, so that a training looks at their identity (microseconds), and hashes one again only where
+        another machine or another file stands there. What is read later is compared once more, picture by picture (CRC).
+
+        Raises:
+            AssetError: naming the archive.
+        """
+        for path in self.image_sources():
+            folder = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), path.parent)
+            manifest = AssetManifest.read(folder / MANIFEST)
+            manifest.compare_files((str(path.relative_to(folder)),))
+
+
+class FinishedStage(Document):
+    """Of weights that were trained or imported: ``final.json`` beside them; ``done.json`` adds where they lie (``run``).
+
+    No dates and no paths of a machine, so that the same weights have the same document. ``digest`` is over names and hashes of
+    the files: it names the weights in scores, and cannot stay when a file changes.
+    """
+
+    error = CheckpointError
+    what = "what a finished stage writes"
+
+    recipe: str
+    stage: Literal["pretrain", "finetune", "imported"]
+    initial_recipe: str | None
+    steps: int
+    versions: dict[str, str]
+    files: dict[str, str]
+    digest: str
+    input_tower: str | None = None
+    input_language_model: str | None = None
+    input_data: str | None = None
+    input_initial: str | None = None
+    input_checkpoint: str | None = None
+    """SHA-256 of the documents that it was made from."""
+    run: str | None = None
+
+    @classmethod
+    def remedy(cls, path: Path) -> str:
+        return f"Delete {path.parent.parent if path.name == FINAL else path.parent} and train (or import) again."
+
+    @classmethod
+    def seal(cls, folder: Path, **fields: Any) -> None:
+        """Hash the files of a folder, and write its ``final.json``."""
+        files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        cls(**fields, versions=versions(), files=files, digest=digest_of(files)).write(folder / FINAL)
+
+    @classmethod
+    def publish(cls, folder: Path, done: Path) -> None:
+        """Write ``done.json`` for the weights in a folder."""
+        final = cls.read(folder / FINAL)
+        cls(**final.content, run=os.path.relpath(folder, done.parent)).write(done)
+
+    @property
+    def weights(self) -> Path:
+        """The folder with the weights."""
+        return (self._path.parent / (self.run or "")).resolve()
+
+    def check(self) -> None:
+        if digest_of(self.files) != self.digest:
+            raise self.complaint(self._path, "is not what was written: its digest is not that of its files")
+
+    def check_final(self) -> None:
+        """Whether ``done.json`` is of the weights that it names, without looking at these."""
+        if self.run is not None:
+            final = type(self).read(self.weights / FINAL)
+            if final.content != {name: value for name, value in self.content.items() if name != "run"}:
+                raise self.complaint(self._path, f"is not of the weights that it names: {self.weights / FINAL} says otherwise")
+
+    def verify(self) -> None:
+        self.check_final()
+        self.compare(self.weights, self.files, self.weights.parent / REMEMBERED)
+        for path in self.weights.iterdir():
+            if path.name not in {FINAL, *self.files} and not path.name.startswith("."):
+                raise self.complaint(path, "was not written by this stage")
 
 
 def versions() -> dict[str, str]:
@@ -13,9 +364,74 @@ def versions() -> dict[str, str]:
     return {name: version(name).partition("+")[0] for name in ("torch", "transformers", "accelerate", "deepspeed")}
 
 
-def write_manifest(folder: Path, **fields: object) -> None:
-    """``final.json``. No dates and no paths, so that the same weights have the same manifest."""
-    names = sorted(path.name for path in folder.iterdir())
-    files = {name: sha256(folder / name) for name in names}
-    own = {"versions": versions(), "files": files, "digest": folder_digest(folder, names)}
-    write_json(folder / "final.json", {**fields, **own})
+class AnsweredPass(Settings):
+    """``rows``, in the order of the documents: ``answer``, ``rest`` of the judge's prompt, ``pictures``; graded, ``grade``."""
+
+    rows: tuple[dict[str, Any], ...]
+    summary: dict[str, Any]
+
+
+class Answers(Document):
+    """Every answer of a checkpoint to a benchmark that a server grades: by ``vdep answer``, with grades by ``vdep grade``."""
+
+    error = EvaluationError
+    what = "recorded answers: it should be what `vdep answer` or `vdep grade` wrote"
+
+    benchmark: str
+    recipe: str
+    weights: str
+    lmms_eval: str
+    instructions: str
+    passes: dict[str, AnsweredPass]
+    judge: dict[str, Any] | None = None
+    reported_model: dict[str, int] | None = None
+    graded: dict[str, str] | None = None
+
+    @classmethod
+    def remedy(cls, path: Path) -> str:
+        return "Remove it, and start again."
+
+
+class ScoredCheckpoint(Settings):
+    recipe: str
+    initial_recipe: str | None
+    weights: str
+    versions: dict[str, str]
+
+
+class SamplesFile(Settings):
+    file: str
+    sha256: str
+
+
+class Scores(Document):
+    """What ``vdep evaluate`` writes of one checkpoint and one benchmark."""
+
+    error = EvaluationError
+    what = "scores"
+
+    benchmark: str
+    recipe: EvaluationRecipe
+    digest: str
+    checkpoint: ScoredCheckpoint
+    judge: str | None
+    grading: dict[str, Any] | None
+    lmms_eval: str
+    seen: dict[str, Any]
+    blind: dict[str, Any] | None = None
+    samples: SamplesFile
+
+    @classmethod
+    def remedy(cls, path: Path) -> str:
+        return f"Delete {path} and evaluate again."
+
+    @property
+    def samples_path(self) -> Path:
+        return self._path.parent / self.samples.file
+
+    def check(self) -> None:
+        if self.recipe.digest != self.digest:
+            raise self.complaint(self._path, "is not what was written: its digest is not that of its recipe")
+
+    def verify(self) -> None:
+        self.compare(self._path.parent, {self.samples.file: self.samples.sha256}, self._path.parent / REMEMBERED)

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path, names: list[str] | None = None) -> str:
-    """One digest over the names and the content of a folder's files."""
-    found = names if names is not None else sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+def digest_of(files: Mapping[str, str]) -> str:
+    """One digest over the names of files and their SHA-256."""
     whole = hashlib.sha256()
-    for name in found:
-        whole.update(f"{name}\0{sha256(folder / name)}\n".encode())
+    for name in sorted(files):
+        whole.update(f"{name}\0{files[name]}\n".encode())
     return whole.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """One digest over the names and the content of a folder's files."""
+    return digest_of({str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()})
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from vdep.artifacts import Scores
 from vdep.evaluation.samples import read_samples
 from vdep.evaluation.scores import SCORERS, Scored, Statistic
-from vdep.files import read_json
 
 DRAWS = 200
 
@@ -81,8 +81,8 @@ def chance_csv(scores: Mapping[str, Path], assets: Mapping[str, Path]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["benchmark", "part", "chance"])
     for benchmark, path in scores.items():
-        scorer = read_json(path)["recipe"]["settings"]["scorer"]
-        samples = [row for row in read_samples(path.with_suffix(".samples.jsonl.gz")) if row["pass"] == "seen"]  # noqa: S105
-        for part, value in chance_by_part(scorer, samples, read_questions(assets[benchmark])).items():
+        opened = Scores.open(path)
+        samples = [row for row in read_samples(opened.samples_path) if row["pass"] == "seen"]  # noqa: S105
+        for part, value in chance_by_part(opened.recipe.settings.scorer, samples, read_questions(assets[benchmark])).items():
             writer.writerow([benchmark, part, f"{value:.2f}"])
     return buffer.getvalue()

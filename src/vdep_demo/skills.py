@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vdep.artifacts import Scores
 from vdep.evaluation.samples import read_samples
 
 from .chance import guess_rates, read_questions
@@ -50,7 +51,7 @@ def pooled(files: Mapping[tuple[str, str, str], Path], assets: Mapping[str, Path
         questions = read_questions(assets[benchmark])
         guesses = guess_rates(questions)
         passes: dict[str, dict[int, dict[str, Any]]] = {"seen": {}, "blind": {}}
-        for row in read_samples(path.with_suffix(".samples.jsonl.gz")):
+        for row in read_samples(Scores.open(path).samples_path):
             passes[row["pass"]][row["document"]] = row
         for document, seen in passes["seen"].items():
             blind = passes["blind"].get(document)

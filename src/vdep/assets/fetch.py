@@ -12,16 +12,15 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import requests
 from tqdm import tqdm
 
 from .. import entry_points
+from ..artifacts import MANIFEST, AssetManifest
 from ..errors import AssetError
 from ..files import folder_digest
 from ..study.settings import HubAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
-from .manifest import MANIFEST, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ ATTEMPTS = 5
 SPARE_SPACE = 1 << 30
 
 
-def fetch(name: str, asset: HubAsset | UrlAsset | ShippedAsset, folder: Path, root: Path) -> dict[str, Any]:
+def fetch(name: str, asset: HubAsset | UrlAsset | ShippedAsset, folder: Path, root: Path) -> AssetManifest:
     """Make ``folder`` hold the asset and its manifest; what is already whole is kept.
 
     Args:
@@ -48,12 +47,12 @@ def fetch(name: str, asset: HubAsset | UrlAsset | ShippedAsset, folder: Path, ro
         _fetch_url(name, asset, folder)
     else:
         revision = _copy_shipped(name, asset, folder, root)
-    manifest = write_manifest(folder, name, asset_identity(asset), revision)
-    if isinstance(asset, UrlAsset) and asset.sha256 and manifest["files"][0]["sha256"] != asset.sha256:
-        (folder / manifest["files"][0]["path"]).unlink()
+    manifest = AssetManifest.record(folder, name, asset_identity(asset), revision)
+    if isinstance(asset, UrlAsset) and asset.sha256 and manifest.files[0].sha256 != asset.sha256:
+        (folder / manifest.files[0].path).unlink()
         (folder / MANIFEST).unlink()
         raise AssetError(
-            f"{name}: {asset.url} sent a file with SHA-256 {manifest['files'][0]['sha256']}, recorded is {asset.sha256}. It "
+            f"{name}: {asset.url} sent a file with SHA-256 {manifest.files[0].sha256}, recorded is {asset.sha256}. It "
             "was deleted. Try again; if it stays so, the publisher changed the file."
         )
     return manifest
@@ -156,10 +155,10 @@ def _copy_shipped(name: str, asset: ShippedAsset, folder: Path, root: Path) -> s
     return digest
 
 
-def make(name: str, asset: MadeAsset, folder: Path) -> dict[str, Any]:
+def make(name: str, asset: MadeAsset, folder: Path) -> AssetManifest:
     """Have an asset made on the spot."""
     maker = entry_points.load(asset.maker)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     maker(folder, **asset.arguments)
-    return write_manifest(folder, name, asset_identity(asset), None)
+    return AssetManifest.record(folder, name, asset_identity(asset), None)

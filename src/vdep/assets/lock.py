@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from ..files import read_json, write_atomically
-from .manifest import MANIFEST
+from ..artifacts import MANIFEST, AssetManifest
+from ..files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,12 @@ def write_lock(resources: Path, lock: Path) -> dict[str, Any]:
     if lock.is_file():
         recorded = (yaml.safe_load(lock.read_text()) or {}).get("assets") or {}
     for path in sorted(resources.glob(f"assets/*/{MANIFEST}")):
-        manifest = read_json(path)
-        kind = manifest["source"]["kind"]
+        manifest = AssetManifest.read(path)
+        kind = manifest.source["kind"]
         if kind == "hub":
-            recorded[manifest["asset"]] = {"revision": manifest["revision"]}
+            recorded[manifest.asset] = {"revision": manifest.revision}
         elif kind == "url":
-            file = manifest["files"][0]
-            recorded[manifest["asset"]] = {"sha256": file["sha256"], "size": file["size"]}
+            recorded[manifest.asset] = {"sha256": manifest.files[0].sha256, "size": manifest.files[0].size}
     content = yaml.safe_dump({"assets": recorded}, sort_keys=True) if recorded else "assets: {}\n"
     write_atomically(lock, HEAD + content)
     log.info("%s: %d assets", lock, len(recorded))

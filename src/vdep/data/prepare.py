@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from ..artifacts import MANIFEST, PreparedArchive, PreparedManifest
 from ..errors import DataError
 from ..files import sha256, write_json
 from ..study.recipe import PreparationRecipe
@@ -168,7 +170,7 @@ def prepare(
     routes: Sequence[ArchiveRoute],
     folder: Path,
     workers: int = 1,
-) -> dict[str, Any]:
+) -> PreparedManifest:
     """Write ``samples.arrow``, ``defects.json`` and, last, ``manifest.json`` into ``folder``; returns the manifest.
 
     Raises:
@@ -194,28 +196,26 @@ def prepare(
         raise DataError(f"{recipe.name}: not one of {len(samples)} samples can be trained on. Report: {report}")
     write_samples(folder / "samples.arrow", rows)
     lengths = np.array([len(row["input_ids"]) + (row["archive"] != NO_IMAGE) * (recipe.image_tokens - 1) for row in rows])
-    manifest = {
-        "digest": recipe.digest,
-        "recipe": recipe.model_dump(mode="json"),
-        "samples": len(rows),
-        "dropped": len(defects),
-        "defects": dict(Counter(defect.kind for defect in defects)),
-        "defects_sha256": sha256(report),
-        "cut_at_max_length": sum(row["cut"] > 0 for row in rows),
-        "masked_by_original": sum(row["masked_by_original"] for row in rows),
-        "with_image": sum(row["archive"] != NO_IMAGE for row in rows),
-        "length": {"mean": round(float(lengths.mean()), 2), "longest": int(lengths.max())},
-        "archives": [{"path": _relative(route.path, folder)} for route in routes],
-        "sha256": sha256(folder / "samples.arrow"),
-    }
-    write_json(folder / "manifest.json", manifest)
+    manifest = PreparedManifest(
+        digest=recipe.digest,
+        recipe=recipe,
+        samples=len(rows),
+        dropped=len(defects),
+        defects=dict(Counter(defect.kind for defect in defects)),
+        defects_sha256=sha256(report),
+        cut_at_max_length=sum(row["cut"] > 0 for row in rows),
+        masked_by_original=sum(row["masked_by_original"] for row in rows),
+        with_image=sum(row["archive"] != NO_IMAGE for row in rows),
+        length={"mean": round(float(lengths.mean()), 2), "longest": int(lengths.max())},
+        archives=tuple(PreparedArchive(path=_relative(route.path, folder)) for route in routes),
+        sha256=sha256(folder / "samples.arrow"),
+    )
+    manifest.write(folder / MANIFEST)
     log.info("%s: %d samples, %d dropped, longest %d tokens", recipe.name, len(rows), len(defects), int(lengths.max()))
     return manifest
 
 
 def _relative(path: Path, folder: Path) -> str:
-    import os
-
     return os.path.relpath(path.resolve(), folder.resolve())
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..artifacts import MANIFEST, PreparedManifest
 from ..errors import DataError
-from ..files import read_json, sha256
 from .archive import ImageArchive, Location
 from .conversation import IGNORE_INDEX, IMAGE_INDEX
 
@@ -57,17 +57,14 @@ class PreparedData:
     """
 
     def __init__(self, folder: Path, verify: bool = True) -> None:
-        self.folder = folder
-        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        self.manifest = (PreparedManifest.open if verify else PreparedManifest.read)(folder / MANIFEST)
         path = folder / "samples.arrow"
-        if not path.is_file() or (verify and sha256(path) != self.manifest["sha256"]):
-            raise DataError(f"{path} is missing or is not the file that was prepared. Delete {folder} and prepare it again.")
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         if table.schema != SCHEMA:
             raise DataError(f"{path} has other columns than this version writes. Delete {folder} and prepare it again.")
         self._columns = {name: table.column(name).chunks for name in SCHEMA.names}
         self._starts = np.cumsum([0, *(len(chunk) for chunk in self._columns["id"])])
-        self.image_tokens: int = self.manifest["recipe"]["image_tokens"]
+        self.image_tokens: int = self.manifest.recipe.image_tokens
         self._archives: dict[int, ImageArchive] = {}
 
     def __len__(self) -> int:
@@ -148,8 +145,7 @@ class PreparedData:
         """
         assert sample.location is not None
         if sample.archive not in self._archives:
-            path = self.folder / self.manifest["archives"][sample.archive]["path"]
-            self._archives[sample.archive] = ImageArchive(path)
+            self._archives[sample.archive] = ImageArchive(self.manifest.image_sources()[sample.archive])
         try:
             return self._archives[sample.archive].read(sample.location)
         except DataError as error:

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from ..artifacts import AnsweredPass, Answers
 from ..errors import EvaluationError
-from ..files import exclusive_lock, read_json, write_json
+from ..files import exclusive_lock
 from ..study.settings import Judge, JudgeExecution
 from .judge import LEAVE_OUT, Busy, NoGrade, Server, Useless, mmvet_instructions
 from .pace import MOST_IN_A_ROW, NotGraded, Pace
@@ -163,21 +163,6 @@ def check(judge: Judge, limits: JudgeExecution) -> None:
         probe(Server.from_environment(judge, limits.timeout), limits)
 
 
-def read_answers(path: Path) -> dict[str, Any]:
-    """What ``vdep answer`` wrote, graded or not.
-
-    Raises:
-        EvaluationError: where it is something else.
-    """
-    try:
-        document = read_json(path)
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}") from error
-    if not isinstance(document, dict) or not document.keys() >= {"passes", "instructions", "recipe", "weights"}:
-        raise EvaluationError(f"{path} does not hold recorded answers: it should be what `vdep answer` or `vdep grade` wrote")
-    return document
-
-
 def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> None:
     """Grade recorded answers, and write them down with their grades, and who gave them when.
 
@@ -188,9 +173,9 @@ def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> 
     Raises:
         EvaluationError: where not every answer could be graded. A next call asks only for the rest.
     """
-    document = read_answers(answers)
-    recorded = [row["rest"] for each in document["passes"].values() for row in each["rows"]]
-    wanted = [document["instructions"] + rest for rest in dict.fromkeys(recorded)]
+    document = Answers.open(answers)
+    recorded = [row["rest"] for each in document.passes.values() for row in each.rows]
+    wanted = [document.instructions + rest for rest in dict.fromkeys(recorded)]
     with exclusive_lock(graded.with_suffix(".lock"), f"the grading of {answers}", wait_seconds=5):
         kept = GradeLog(graded.with_suffix(".jsonl"), judge)
         missing = [prompt for prompt in wanted if kept.find(prompt) is None]
@@ -206,23 +191,25 @@ def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> 
                     f"the judge {server.name} has graded {done} of {len(wanted)} answers: {error}. The grades are kept: start "
                     f"again to ask for the rest, {LEAVE_OUT}"
                 ) from None
-    write_json(graded, document | _with_grades(document, kept))
+    _with_grades(document, kept).write(graded)
 
 
-def _with_grades(document: dict[str, Any], kept: GradeLog) -> dict[str, Any]:
-    passes: dict[str, dict[str, Any]] = {}
+def _with_grades(document: Answers, kept: GradeLog) -> Answers:
+    passes: dict[str, AnsweredPass] = {}
     given: list[Grade] = []
-    for name, recorded in document["passes"].items():
+    for name, recorded in document.passes.items():
         rows = []
-        for row in recorded["rows"]:
-            found = kept.find(document["instructions"] + row["rest"])
+        for row in recorded.rows:
+            found = kept.find(document.instructions + row["rest"])
             assert found is not None
             given.append(found)
             rows.append({**row, "grade": found.grade})
-        passes[name] = {**recorded, "rows": rows}
-    return {
-        "passes": passes,
-        "judge": kept.judge.model_dump(mode="json"),
-        "reported_model": dict(sorted(Counter(g.model for g in given).items())),
-        "graded": {"first": min(g.date for g in given), "last": max(g.date for g in given)},
-    }
+        passes[name] = AnsweredPass(rows=tuple(rows), summary=recorded.summary)
+    return document.model_copy(
+        update={
+            "passes": passes,
+            "judge": kept.judge.model_dump(mode="json"),
+            "reported_model": dict(sorted(Counter(g.model for g in given).items())),
+            "graded": {"first": min(g.date for g in given), "last": max(g.date for g in given)},
+        }
+    )

@@ -16,11 +16,10 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from .. import entry_points
+from ..artifacts import AnsweredPass, Answers
 from ..errors import EvaluationError
-from ..files import write_json
 from ..study.recipe import EvaluationRecipe
 from ..study.settings import Judge
-from .grades import read_answers
 from .judge import mmvet_instructions
 from .tasks import LMMS_EVAL_VERSION
 
@@ -80,7 +79,7 @@ class Prompts:
         return 0.0, "nobody"
 
 
-def recorded_pass(model: VdepModel, answers: list[str], prompts: list[str]) -> dict[str, Any]:
+def recorded_pass(model: VdepModel, answers: list[str], prompts: list[str]) -> AnsweredPass:
     """A pass as the document keeps it: what was answered, what the judge is to be asked, and what the model says of the pass.
 
     Args:
@@ -88,26 +87,23 @@ def recorded_pass(model: VdepModel, answers: list[str], prompts: list[str]) -> d
     """
     instructions = mmvet_instructions()
     assert all(prompt.startswith(instructions) for prompt in prompts)
-    rows = [
+    rows = tuple(
         {"answer": answer, "rest": prompt[len(instructions) :], "pictures": model.pictures.get(document, "")}
         for document, (answer, prompt) in enumerate(zip(answers, prompts, strict=True))
-    ]
-    return {"rows": rows, "summary": model.summary()}
-
-
-def write_answers(path: Path, recipe: EvaluationRecipe, weights: str, passes: dict[str, dict[str, Any]]) -> None:
-    """A small document with every answer of a checkpoint; ``passes`` has ``seen``, and ``blind`` where there is one."""
-    write_json(
-        path,
-        {
-            "benchmark": recipe.benchmark,
-            "recipe": recipe.of_answers.digest,
-            "weights": weights,
-            "lmms_eval": LMMS_EVAL_VERSION,
-            "instructions": mmvet_instructions(),
-            "passes": passes,
-        },
     )
+    return AnsweredPass(rows=rows, summary=model.summary())
+
+
+def write_answers(path: Path, recipe: EvaluationRecipe, weights: str, passes: dict[str, AnsweredPass]) -> None:
+    """A small document with every answer of a checkpoint; ``passes`` has ``seen``, and ``blind`` where there is one."""
+    Answers(
+        benchmark=recipe.benchmark,
+        recipe=recipe.of_answers.digest,
+        weights=weights,
+        lmms_eval=LMMS_EVAL_VERSION,
+        instructions=mmvet_instructions(),
+        passes=passes,
+    ).write(path)
 
 
 class GradedAnswers:
@@ -118,21 +114,21 @@ class GradedAnswers:
     """
 
     def __init__(self, path: Path, recipe: EvaluationRecipe, weights: str) -> None:
-        self.document = read_answers(path)
+        self.document = Answers.open(path)
         assert recipe.judge is not None
         wanted = {"recipe": recipe.of_answers.digest, "weights": weights, "judge": recipe.judge.model_dump(mode="json")}
         for key, value in wanted.items():
-            if self.document.get(key) != value:
+            if getattr(self.document, key) != value:
                 raise EvaluationError(f"{path} holds answers of another {key}: remove it, and start again")
         self.judge = recipe.judge
-        rows = [row for recorded in self.document["passes"].values() for row in recorded["rows"]]
+        rows = [row for recorded in self.document.passes.values() for row in recorded.rows]
         if not all(row["rest"].endswith(f" | {row['answer'].strip()} |") for row in rows):
             raise self._changed()
-        self._grades = {self.document["instructions"] + row["rest"]: row["grade"] for row in rows}
+        self._grades = {self.document.instructions + row["rest"]: row["grade"] for row in rows}
 
     def _changed(self) -> EvaluationError:
         return EvaluationError(
-            f"{self.document['benchmark']}: an answer or its question is not the one that was graded. The data or lmms-eval "
+            f"{self.document.benchmark}: an answer or its question is not the one that was graded. The data or lmms-eval "
             "has changed since: remove the recorded answers, and start again."
         )
 
@@ -143,18 +139,18 @@ class GradedAnswers:
 
     @property
     def name(self) -> str:
-        reported = [model for model in self.document["reported_model"] if model != self.judge.model]
+        reported = [model for model in self.document.reported_model or {} if model != self.judge.model]
         return self.judge.model + (f" (its server says {', '.join(reported)})" if reported else "")
 
     def provenance(self) -> dict[str, Any]:
         """Which judge, under which name its server knows it, when, and with which prompt."""
-        instructions = self.document["instructions"]
+        document = self.document
         return {
-            **self.document["judge"],
-            "reported_model": self.document["reported_model"],
-            "graded": self.document["graded"],
-            "lmms_eval": self.document["lmms_eval"],
-            "instructions_sha256": hashlib.sha256(instructions.encode()).hexdigest(),
+            **(document.judge or {}),
+            "reported_model": document.reported_model,
+            "graded": document.graded,
+            "lmms_eval": document.lmms_eval,
+            "instructions_sha256": hashlib.sha256(document.instructions.encode()).hexdigest(),
         }
 
 
@@ -181,15 +177,15 @@ class Recorded(lmms):
         return self._world_size
 
     @property
-    def _pass(self) -> dict[str, Any]:
-        return dict(self.graded.document["passes"]["blind" if self.blind else "seen"])
+    def _pass(self) -> AnsweredPass:
+        return self.graded.document.passes["blind" if self.blind else "seen"]
 
     @property
     def pictures(self) -> dict[int, str]:
-        return {document: row["pictures"] for document, row in enumerate(self._pass["rows"])}
+        return {document: row["pictures"] for document, row in enumerate(self._pass.rows)}
 
     def summary(self) -> dict[str, Any]:
-        return dict(self._pass["summary"])
+        return dict(self._pass.summary)
 
     def clean(self) -> None:
         """Nothing is to be freed."""
@@ -201,7 +197,7 @@ class Recorded(lmms):
         raise EvaluationError("no benchmark here asks in several rounds")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        answers = [row["answer"] for row in self._pass["rows"]]
+        answers = [row["answer"] for row in self._pass.rows]
         if len(answers) != len(requests):
             raise EvaluationError(f"{len(answers)} answers were recorded, and there are {len(requests)} questions")
         return [answers[request.args[3]] for request in requests]

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..artifacts import AnsweredPass, FinishedStage, SamplesFile, ScoredCheckpoint, Scores
 from ..errors import EvaluationError
-from ..files import read_json, sha256, write_json
+from ..files import sha256
 from ..study.recipe import EvaluationRecipe
 from ..study.settings import SUBMISSION, Benchmark
 from .clusters import check_documents, cluster_keys
@@ -51,9 +52,11 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     """Run the benchmark, or take its recorded and graded answers, and write its scores, or the file for a server that scores.
 
     Raises:
+        CheckpointError: where the weights are not those that were trained.
         EvaluationError: where anything says that the score cannot be trusted. Nothing is written then but the answers.
     """
-    done = read_json(job.checkpoint)
+    # recorded answers are of the weights that done.json names, and no other weights are looked at
+    stage = (FinishedStage.open if job.graded is None else FinishedStage.read)(job.checkpoint)
     judge = job.recipe.judge
     if job.recipe.settings.judged and judge is None:
         raise EvaluationError(f"{job.recipe.benchmark} needs a judge, and its recipe has none")
@@ -67,54 +70,52 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
 
         grader: LocalJudge | GradedAnswers | None = None
         if job.graded is not None:
-            grader = GradedAnswers(job.graded, job.recipe, done["digest"])
+            grader = GradedAnswers(job.graded, job.recipe, stage.digest)
             model: Any = Recorded(grader)
         else:
             grader = LocalJudge(judge) if judge is not None else None
-            model = _model(job, done)
+            model = _model(job, stage)
         task = _task(job, grader)
         passes = {name: one_pass(job, model, task, scratch) for name in _passes(job, model)}
     samples_path = job.output.with_suffix(".samples.jsonl.gz")
     write_samples(samples_path, {name: result["rows"] for name, result in passes.items()})
-    scores = {
-        "benchmark": job.recipe.benchmark,
-        "recipe": job.recipe.model_dump(mode="json"),
-        "digest": job.recipe.digest,
-        "checkpoint": {
-            "recipe": done["recipe"],
-            "initial_recipe": done["initial_recipe"],
-            "weights": done["digest"],
-            "versions": done["versions"],
-        },
-        "judge": grader.name if grader else None,
-        "grading": grader.provenance() if grader else None,
-        "lmms_eval": LMMS_EVAL_VERSION,
+    scores = Scores(
+        benchmark=job.recipe.benchmark,
+        recipe=job.recipe,
+        digest=job.recipe.digest,
+        checkpoint=ScoredCheckpoint(
+            recipe=stage.recipe, initial_recipe=stage.initial_recipe, weights=stage.digest, versions=stage.versions
+        ),
+        judge=grader.name if grader else None,
+        grading=grader.provenance() if grader else None,
+        lmms_eval=LMMS_EVAL_VERSION,
+        samples=SamplesFile(file=samples_path.name, sha256=sha256(samples_path)),
         **{name: result["summary"] for name, result in passes.items()},
-        "samples": {"file": samples_path.name, "sha256": sha256(samples_path)},
-    }
-    write_json(job.output, scores)
-    return scores
+    )
+    scores.write(job.output)
+    return scores.content
 
 
 def answer(job: EvaluationJob) -> None:
     """Have the model answer a benchmark that a server grades, and write down its answers with the prompts for the judge.
 
     Raises:
+        CheckpointError: where the weights are not those that were trained.
         EvaluationError: where answers are missing or empty. Nothing is written then but the answers so far.
     """
-    done = read_json(job.checkpoint)
-    passes: dict[str, dict[str, Any]] = {}
+    stage = FinishedStage.open(job.checkpoint)
+    passes: dict[str, AnsweredPass] = {}
     with _lmms_eval(job) as scratch:
         from .judged import Prompts, recorded_pass, write_answers
 
         prompts = Prompts()
         task = _task(job, prompts)
-        model = _model(job, done)
+        model = _model(job, stage)
         for name in _passes(job, model):
             prompts.asked.clear()
             samples, _ = _answered(job, model, task, scratch)
             passes[name] = recorded_pass(model, [_answer(sample) for sample in samples], prompts.asked)
-        write_answers(job.output, job.recipe, done["digest"], passes)
+        write_answers(job.output, job.recipe, stage.digest, passes)
 
 
 @contextmanager
@@ -155,16 +156,16 @@ def _task(job: EvaluationJob, grader: Any) -> Any:
     return task
 
 
-def _model(job: EvaluationJob, done: dict[str, Any]) -> Any:
+def _model(job: EvaluationJob, stage: FinishedStage) -> Any:
     from ..model.llava import DTYPES
     from .lmms_model import VdepModel
 
     benchmark = job.recipe.settings
     recipe = job.recipe.of_answers
-    answers = job.output.parent / "answers" / f"{recipe.benchmark}-{recipe.key}-{done['digest'][:16]}"
+    answers = job.output.parent / "answers" / f"{recipe.benchmark}-{recipe.key}-{stage.digest[:16]}"
     answers.parent.mkdir(parents=True, exist_ok=True)
     return VdepModel(
-        (job.checkpoint.parent / done["run"]).resolve(),
+        stage.weights,
         job.recipe.template,
         job.recipe.image,
         device=job.device,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from ..artifacts import write_manifest
+from ..artifacts import AssetManifest, FinishedStage
 from ..errors import CheckpointError
-from ..files import exclusive_lock, read_json, sha256, write_json
+from ..files import exclusive_lock, read_json, sha256
 from ..study.recipe import ImportRecipe
 from .original import import_original
 
@@ -21,13 +20,15 @@ def import_checkpoint(recipe: ImportRecipe, tower: Path, checkpoint: Path, done:
         checkpoint: manifest of a whole checkpoint in the layout of the original LLaVA.
 
     Raises:
+        AssetError: where either is not what was downloaded.
         CheckpointError: where it is not one, or sees images in another way than the model it is to be a variant of.
     """
+    opened_tower, opened = (AssetManifest.open(path).folder for path in (tower, checkpoint))
     run = done.parent / recipe.key
     with exclusive_lock(run / "writer.lock", f"the run {run}"):
         final, aside = run / "final", run / ".final.tmp"
         shutil.rmtree(aside, ignore_errors=True)
-        import_original(checkpoint.parent, tower.parent, None, recipe.image, aside)
+        import_original(opened, opened_tower, None, recipe.image, aside)
         config, wanted = read_json(aside / "config.json"), recipe.vision_tower
         seen = {
             "image_tokens": (config["image_seq_length"], wanted.image_tokens),
@@ -36,9 +37,9 @@ def import_checkpoint(recipe: ImportRecipe, tower: Path, checkpoint: Path, done:
         }
         for name, (found, configured) in seen.items():
             if found != configured:
-                raise CheckpointError(f"{checkpoint.parent} has {name} {found}, the model that it is a variant of {configured}")
+                raise CheckpointError(f"{opened} has {name} {found}, the model that it is a variant of {configured}")
         inputs = {"input_tower": sha256(tower), "input_checkpoint": sha256(checkpoint)}
-        write_manifest(aside, recipe=recipe.digest, stage="imported", initial_recipe=None, steps=0, **inputs)
+        FinishedStage.seal(aside, recipe=recipe.digest, stage="imported", initial_recipe=None, steps=0, **inputs)
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
-        write_json(done, {"run": os.path.relpath(final, done.parent), **read_json(final / "final.json")})
+        FinishedStage.publish(final, done)

@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ..artifacts import FinishedStage
 from ..errors import ReportError
-from ..files import read_json
 
 PANELS = (
     ("pretrain", "text_loss", "stage 1: text loss"),
@@ -35,7 +35,9 @@ def read_losses(done: Path) -> list[dict[str, Any]]:
     Raises:
         ReportError: where it is missing.
     """
-    path = (done.parent / read_json(done)["run"]).parent / "losses.jsonl"
+    stage = FinishedStage.read(done)
+    stage.check_final()
+    path = stage.weights.parent / "losses.jsonl"
     if not path.is_file():
         raise ReportError(f"{path} is missing: the log of the run that {done} is of")
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -23,8 +23,9 @@ from typing import IO, BinaryIO
 
 import psutil
 
+from ..artifacts import FINAL, FinishedStage
 from ..errors import CheckpointError, ConfigError, TrainingError
-from ..files import exclusive_lock, folder_digest, read_json, write_atomically, write_json
+from ..files import exclusive_lock, write_atomically, write_json
 from .driver import DRIVER_VARIABLE
 from .heartbeat import Watchdog
 from .job import RESUME_EXIT_CODE, Job
@@ -48,7 +49,7 @@ def launch(job: Job, done: Path) -> int:
             code = _attempts(job)
             if code != 0:
                 return code
-        write_json(done, {"run": os.path.relpath(job.final, done.parent), **read_json(job.final / "final.json")})
+        FinishedStage.publish(job.final, done)
         # masters and moments of a finished run: twelve bytes a parameter that nobody reads again
         shutil.rmtree(job.checkpoints, ignore_errors=True)
     return 0
@@ -60,17 +61,14 @@ def finished(job: Job) -> bool:
     Raises:
         CheckpointError: where the folder holds weights of something else, or damaged ones.
     """
-    manifest_path = job.final / "final.json"
-    if not manifest_path.is_file():
+    if not (job.final / FINAL).is_file():
         return False
-    manifest = read_json(manifest_path)
+    stage = FinishedStage.open(job.final / FINAL)
     for key, value in job.identity.items():
-        if manifest.get(key) != value:
+        if getattr(stage, key) != value:
             raise CheckpointError(
                 f"{job.final} was trained with another {key}. Raise the revision of what changed, or delete {job.run}."
             )
-    if folder_digest(job.final, sorted(manifest["files"])) != manifest["digest"]:
-        raise CheckpointError(f"the weights in {job.final} are not what was written there. Delete {job.run} to train again.")
     return True
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..artifacts import write_manifest
+from ..artifacts import FinishedStage
 from ..errors import TrainingError
 from ..model.export import export_checkpoint
 from ..model.llava import DTYPES, build_model
@@ -58,7 +58,7 @@ def _write_aside(job: Job, engine: Engine, steps: int) -> Path:
             )
         else:
             _export(job, state, aside)
-        write_manifest(aside, **job.identity, stage=job.recipe.stage, initial_recipe=job.recipe.initial, steps=steps)
+        FinishedStage.seal(aside, **job.identity, stage=job.recipe.stage, initial_recipe=job.recipe.initial, steps=steps)
     return aside
 
 
