@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vdep.artifacts import AssetManifest
 from vdep.files import write_atomically
 from vdep_demo.chance import chance_csv
 from vdep_demo.skills import as_csv, as_markdown, pooled
@@ -16,7 +17,10 @@ seeds = {seed for _, _, seed, _ in evaluations}
 keys = [(m, v if len(seeds) == 1 else f"{v} {seed}", benchmark) for m, v, seed, benchmark in evaluations]
 scores = dict(zip(keys, map(Path, snakemake.input.scores), strict=True))
 benchmarks = list(dict.fromkeys(benchmark for *_, benchmark in keys))
-assets = {name: Path(manifest).parent for name, manifest in zip(benchmarks, snakemake.input.questions, strict=True)}
+assets = {
+    name: AssetManifest.open(Path(manifest)).folder
+    for name, manifest in zip(benchmarks, snakemake.input.questions, strict=True)
+}
 skills = pooled(scores, assets)
 write_atomically(Path(snakemake.output.csv), as_csv(skills))
 write_atomically(Path(snakemake.output.markdown), as_markdown(skills))

@@ -44,7 +44,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         recipe,
         conversations.folder / dataset.file if dataset.file else conversations.only_file(".json"),
         assets[recipe.tokenizer].folder,
-        [ArchiveRoute(assets[e.asset].only_file(".zip"), e.prefix, e.folder) for e in dataset.images],
+        [ArchiveRoute(assets[e.asset].images(), e.prefix, e.folder) for e in dataset.images],
         Path(arguments.manifest).parent,
         arguments.workers,
     )
@@ -205,9 +205,9 @@ def _export_llava(arguments: argparse.Namespace) -> int:
     from .artifacts import FINAL, FinishedStage
     from .model.original import export_original, projector_to_original
 
-    folder = arguments.checkpoint.parent if arguments.checkpoint.is_file() else arguments.checkpoint
-    FinishedStage.open(folder / FINAL)
-    if arguments.checkpoint.is_file():
+    is_projector = arguments.checkpoint.suffix == ".safetensors"
+    FinishedStage.open((arguments.checkpoint.parent if is_projector else arguments.checkpoint) / FINAL)
+    if is_projector:
         projector_to_original(load_file(arguments.checkpoint), arguments.output)
     elif arguments.language_model is None or arguments.tower_name is None:
         raise ConfigError("a whole checkpoint needs --language-model and --tower-name")

@@ -29,6 +29,9 @@ from .study.settings import Settings
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+LOCAL = "local"
+"""In the folder of an asset that was there already: a link to it. No path of a machine is in its manifest, whose hash is in
+``done.json``."""
 FINAL = "final.json"
 REMEMBERED = ".verified.json"
 SETTLED = 2_000_000_000
@@ -182,15 +185,18 @@ class AssetManifest(Document):
 
     @classmethod
     def record(cls, folder: Path, name: str, source: dict[str, Any], revision: str | None) -> AssetManifest:
-        """Hash every file of a folder and write its manifest."""
-        names = _visible(folder)
-        if not names:
-            raise AssetError(f"{name}: nothing was downloaded into {folder}")
+        """Hash every file of a folder, or what it links to, and write its manifest."""
+        place = _place(folder)
+        if not (names := _visible(place)):
+            raise AssetError(f"{name}: there is nothing in {place}")
         with _hashes(folder / REMEMBERED) as hashes:
             files = tuple(
-                AssetFile(path=name, size=(folder / name).stat().st_size, sha256=hashes.compute(folder / name))
-                for name in names
+                AssetFile(path=path, size=(place / path).stat().st_size, sha256=hashes.compute(place / path)) for path in names
             )
+        if source["kind"] == "local":
+            # of one file, its own hash: it may be renamed
+            revision = digest_of({f.path: f.sha256 for f in files}) if place != folder else files[0].sha256
+            source = {**source, "revision": revision}
         size = sum(file.size for file in files)
         manifest = cls(asset=name, source=source, revision=revision, files=files, size=size)
         manifest.write(folder / MANIFEST)
@@ -200,7 +206,11 @@ class AssetManifest(Document):
     @property
     def folder(self) -> Path:
         """Where the files lie."""
-        return self._path.parent
+        return _place(self._path.parent)
+
+    def images(self) -> Path:
+        """The one ZIP archive, or the folder where the images are files."""
+        return self.only_file(".zip") if any(file.path.endswith(".zip") for file in self.files) else self.folder
 
     def verify(self) -> None:
         self.compare_files(tuple(file.path for file in self.files))
@@ -227,6 +237,11 @@ class AssetManifest(Document):
         return self.folder / found[0]
 
 
+def _place(folder: Path) -> Path:
+    link = folder / LOCAL
+    return link if link.is_symlink() else folder
+
+
 def _visible(folder: Path) -> list[str]:
     """The files of an asset: hidden ones are a download's or this module's own."""
     return [
@@ -239,7 +254,7 @@ def _visible(folder: Path) -> list[str]:
 
 class PreparedArchive(Settings):
     path: str
-    """Relative to the folder of the prepared data."""
+    """Relative to the folder of the prepared data: a ZIP archive, or a folder of images."""
 
 
 class PreparedManifest(Document):
@@ -283,15 +298,18 @@ class PreparedManifest(Document):
         """Whether the image archives are those that the samples' positions are of.
 
         Preparing has hashed them, so that a training looks at their identity (microseconds), and hashes one again only where
-        another machine or another file stands there. What is read later is compared once more, picture by picture (CRC).
+        another machine or another file stands there. What is read later is compared once more, picture by picture (CRC): for
+        images that are files of their own, by the hundred thousand, that is the only comparison.
 
         Raises:
             AssetError: naming the archive.
         """
         for path in self.image_sources():
+            if path.is_dir():
+                continue
             folder = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), path.parent)
             manifest = AssetManifest.read(folder / MANIFEST)
-            manifest.compare_files((str(path.relative_to(folder)),))
+            manifest.compare_files((str(path.relative_to(manifest.folder)),))
 
 
 class FinishedStage(Document):

@@ -1,4 +1,4 @@
-"""Bring an asset into its folder: from the Hugging Face hub, over HTTP, or from this repository.
+"""Bring an asset into its folder: from the Hugging Face hub, over HTTP, from this repository; or link what is on this machine.
 
 What arrives is hashed; where a hash, a size or a revision was recorded before (config/lock.yaml), it has to be the same. A
 hub download is checked by size only in huggingface_hub, and a "successful" file with other bytes has been seen.
@@ -17,10 +17,10 @@ import requests
 from tqdm import tqdm
 
 from .. import entry_points
-from ..artifacts import MANIFEST, AssetManifest
+from ..artifacts import LOCAL, MANIFEST, AssetManifest
 from ..errors import AssetError
 from ..files import folder_digest
-from ..study.settings import HubAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
+from ..study.settings import HubAsset, LocalAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +29,21 @@ ATTEMPTS = 5
 SPARE_SPACE = 1 << 30
 
 
-def fetch(name: str, asset: HubAsset | UrlAsset | ShippedAsset, folder: Path, root: Path) -> AssetManifest:
+def fetch(name: str, asset: HubAsset | UrlAsset | ShippedAsset | LocalAsset, folder: Path, root: Path) -> AssetManifest:
     """Make ``folder`` hold the asset and its manifest; what is already whole is kept.
 
     Args:
-        root: the checkout, for assets that come with it.
+        root: the checkout, for assets that come with it, and where a local one's relative path starts.
 
     Raises:
         AssetError: saying what is missing, damaged or in the way.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
+    if (folder / LOCAL).is_symlink():
+        (folder / LOCAL).unlink()
+    if isinstance(asset, LocalAsset):
+        return _link_local(name, asset, folder, root)
     revision: str | None = None
     if isinstance(asset, HubAsset):
         revision = _fetch_hub(name, asset, folder)
@@ -52,8 +56,28 @@ def fetch(name: str, asset: HubAsset | UrlAsset | ShippedAsset, folder: Path, ro
         (folder / manifest.files[0].path).unlink()
         (folder / MANIFEST).unlink()
         raise AssetError(
-            f"{name}: {asset.url} sent a file with SHA-256 {manifest.files[0].sha256}, recorded is {asset.sha256}. It "
-            "was deleted. Try again; if it stays so, the publisher changed the file."
+            f"{name}: {asset.address} sent a file with SHA-256 {manifest.files[0].sha256}, recorded is {asset.sha256}. "
+            "It was deleted. Try again; if it stays so, the publisher changed the file."
+        )
+    return manifest
+
+
+def _link_local(name: str, asset: LocalAsset, folder: Path, root: Path) -> AssetManifest:
+    source = (root / asset.path).resolve()
+    if not source.exists():
+        raise AssetError(f"{name}: {source} is not there. assets.{name}.path names a file or a folder of this machine.")
+    link = folder / (LOCAL if source.is_dir() else source.name)
+    if link.is_symlink():
+        link.unlink()
+    if beside := next(folder.glob("[!.]*"), None):
+        raise AssetError(f"{name}: {beside} is in the way, from an earlier download: remove it")
+    link.symlink_to(source)
+    manifest = AssetManifest.record(folder, name, asset_identity(asset), None)
+    if asset.revision not in (None, manifest.revision):
+        (folder / MANIFEST).unlink()
+        raise AssetError(
+            f"{name}: {source} has the digest {manifest.revision}, the configuration says {asset.revision}. Restore it; or "
+            f"write down its digest as assets.{name}.revision: it is another input then, and trains other weights."
         )
     return manifest
 
@@ -62,14 +86,18 @@ def _fetch_hub(name: str, asset: HubAsset, folder: Path) -> str:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+    # whoever runs the mirror is not to get the token of the hub
+    token = False if asset.mirror else None
     try:
-        commit = HfApi().repo_info(asset.repo, repo_type=asset.type, revision=asset.revision).sha
+        commit = HfApi(asset.mirror, token).repo_info(asset.repo, repo_type=asset.type, revision=asset.revision).sha
         snapshot_download(
             asset.repo,
             repo_type=asset.type,
             revision=commit,
             allow_patterns=list(asset.files) or None,
             local_dir=folder,
+            endpoint=asset.mirror,
+            token=token,
         )
     except GatedRepoError as error:
         raise AssetError(
@@ -100,7 +128,9 @@ def _fetch_url(name: str, asset: UrlAsset, folder: Path) -> None:
                     f"{name}: no space left in {folder} ({error.strerror}). Make room; the download resumes."
                 ) from error
             if attempt == ATTEMPTS:
-                raise AssetError(f"{name}: {asset.url} failed {ATTEMPTS} times: {error}. Start again; it resumes.") from error
+                raise AssetError(
+                    f"{name}: {asset.address} failed {ATTEMPTS} times: {error}. Start again; it resumes."
+                ) from error
             log.warning("%s: %s; attempt %d of %d", name, error, attempt + 1, ATTEMPTS)
             time.sleep(min(2**attempt, 30))
     part.replace(target)
@@ -109,7 +139,7 @@ def _fetch_url(name: str, asset: UrlAsset, folder: Path) -> None:
 def _download(name: str, asset: UrlAsset, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
-    with requests.get(asset.url, headers=headers, stream=True, timeout=60) as response:
+    with requests.get(asset.address, headers=headers, stream=True, timeout=60) as response:
         if response.status_code == 416 and have:
             # nothing beyond what is there: whole, or a remnant of another file; the size below decides
             part.unlink()
@@ -123,7 +153,7 @@ def _download(name: str, asset: UrlAsset, part: Path) -> None:
         length = response.headers.get("Content-Length")
         expected = have + int(length) if length else None
         if asset.size is not None and expected not in (None, asset.size):
-            raise AssetError(f"{name}: {asset.url} has {expected} bytes, recorded are {asset.size}")
+            raise AssetError(f"{name}: {asset.address} has {expected} bytes, recorded are {asset.size}")
         if expected is not None and shutil.disk_usage(part.parent).free < expected - have + SPARE_SPACE:
             raise AssetError(f"{name}: {expected - have} bytes are to come and {part.parent} has no room for them")
         progress = tqdm(total=expected, initial=have, unit="B", unit_scale=True, desc=name, mininterval=10)

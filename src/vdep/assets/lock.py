@@ -29,7 +29,7 @@ def write_lock(resources: Path, lock: Path) -> dict[str, Any]:
     for path in sorted(resources.glob(f"assets/*/{MANIFEST}")):
         manifest = AssetManifest.read(path)
         kind = manifest.source["kind"]
-        if kind == "hub":
+        if kind in ("hub", "local"):
             recorded[manifest.asset] = {"revision": manifest.revision}
         elif kind == "url":
             recorded[manifest.asset] = {"sha256": manifest.files[0].sha256, "size": manifest.files[0].size}

@@ -1,4 +1,4 @@
-"""Images read in place from the archives they were published in: nothing is unpacked.
+"""Images read in place from the archives they were published in, or from a folder: nothing is unpacked.
 
 1.2 million small files never touch a file system. A ``Location`` is found once, when the data is prepared; reading it later
 is one ``pread`` and, for deflated members, one decompression, with the CRC checked.
@@ -21,13 +21,52 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
 @dataclass(frozen=True)
 class Location:
-    """Where a member's bytes lie. ``method`` is 0 (stored) or 8 (deflated)."""
+    """Where a member's bytes lie. ``method`` is 0 (stored) or 8 (deflated). ``member`` names a file of a folder."""
 
     offset: int
     packed_size: int
     size: int
     crc: int
     method: int
+    member: str = ""
+
+
+class ImageFolder:
+    """Images that are files of their own. Size and CRC are those of the file when it was located."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def locate(self, name: str) -> Location | None:
+        """The file ``name`` within the folder, or None where there is none.
+
+        Raises:
+            DataError: where it cannot be read.
+        """
+        if ".." in Path(name).parts or not (self.path / name).is_file():
+            return None
+        data = self._bytes(name)
+        return Location(0, len(data), len(data), zlib.crc32(data), 0, name)
+
+    def read(self, location: Location) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            DataError: where they are not those that were located.
+        """
+        data = self._bytes(location.member)
+        if len(data) != location.size or zlib.crc32(data) != location.crc:
+            raise DataError(
+                f"{self.path / location.member} is not the image that was prepared (checksum). Restore it, or delete the "
+                "manifest of its asset and prepare the data again."
+            )
+        return data
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"the image {self.path / name} cannot be read: {error.strerror}") from error
 
 
 class ImageArchive:
@@ -69,9 +108,6 @@ class ImageArchive:
             members[info.filename] = info
         return members
 
-    def names(self) -> list[str]:
-        return list(self._index())
-
     def locate(self, name: str) -> Location | None:
         """Where member ``name`` lies, or None where the archive has none of that name.
 
@@ -112,3 +148,8 @@ class ImageArchive:
                 "Delete the archive and its manifest, and download it again."
             )
         return data
+
+
+def open_images(path: Path) -> ImageArchive | ImageFolder:
+    """A ZIP archive, or a folder of image files."""
+    return ImageFolder(path) if path.is_dir() else ImageArchive(path)

@@ -27,10 +27,10 @@ from ..artifacts import MANIFEST, PreparedArchive, PreparedManifest
 from ..errors import DataError
 from ..files import sha256, write_json
 from ..study.recipe import PreparationRecipe
-from .archive import ImageArchive, Location
+from .archive import ImageArchive, ImageFolder, Location, open_images
 from .conversation import IGNORE_INDEX, TEMPLATES, ConversationDefect, encode_conversation
 from .images import decode_image
-from .prepared import NO_IMAGE, SCHEMA
+from .prepared import NO_IMAGE, SCHEMA, WITH_MEMBERS
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class ArchiveRoute:
-    """Images whose path starts with ``prefix`` are the members ``folder`` + rest of the archive at ``path``."""
+    """Images whose path starts with ``prefix`` are ``folder`` + rest in the ZIP archive or the folder at ``path``."""
 
     path: Path
     prefix: str
@@ -79,7 +79,7 @@ class Checker:
         self.tokenizer_folder = tokenizer_folder
         self.routes = routes
         self._tokenizer: Any = None
-        self._archives: dict[int, ImageArchive] = {}
+        self._archives: dict[int, ImageArchive | ImageFolder] = {}
 
     def __call__(self, item: tuple[int, Any]) -> dict[str, Any] | Defect:
         index, sample = item
@@ -121,7 +121,7 @@ class Checker:
             if not isinstance(image, str) or not image.startswith(route.prefix):
                 continue
             if number not in self._archives:
-                self._archives[number] = ImageArchive(route.path)
+                self._archives[number] = open_images(route.path)
             archive = self._archives[number]
             location = archive.locate(route.folder + image.removeprefix(route.prefix))
             if location is None:
@@ -216,14 +216,19 @@ def prepare(
 
 
 def _relative(path: Path, folder: Path) -> str:
+    # an asset of this machine is named by its link: what was prepared does not say where it lies
+    through_links = os.path.relpath(path.absolute(), folder.absolute())
+    if (folder / through_links).resolve() == path.resolve():
+        return through_links
     return os.path.relpath(path.resolve(), folder.resolve())
 
 
 def write_samples(path: Path, rows: list[dict[str, Any]]) -> None:
     aside = path.with_name(f".{path.name}.tmp")
-    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    schema = WITH_MEMBERS if any(row["member"] for row in rows) else SCHEMA
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
-            columns = [pa.array([row[field.name] for row in part], field.type) for field in SCHEMA]
-            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            columns = [pa.array([row[field.name] for row in part], field.type) for field in schema]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
     aside.replace(path)

@@ -5,7 +5,7 @@ Nothing is tokenised or scanned in the training loop. Row ``i`` of the file is s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..artifacts import MANIFEST, PreparedManifest
 from ..errors import DataError
-from .archive import ImageArchive, Location
+from .archive import ImageArchive, ImageFolder, Location, open_images
 from .conversation import IGNORE_INDEX, IMAGE_INDEX
 
 SCHEMA = pa.schema(
@@ -31,6 +31,8 @@ SCHEMA = pa.schema(
         ("method", pa.int16()),
     ]
 )
+WITH_MEMBERS = SCHEMA.append(pa.field("member", pa.string()))
+"""Where images are files of a folder."""
 NO_IMAGE = -1
 
 
@@ -60,12 +62,12 @@ class PreparedData:
         self.manifest = (PreparedManifest.open if verify else PreparedManifest.read)(folder / MANIFEST)
         path = folder / "samples.arrow"
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        if table.schema != SCHEMA:
+        if table.schema not in (SCHEMA, WITH_MEMBERS):
             raise DataError(f"{path} has other columns than this version writes. Delete {folder} and prepare it again.")
-        self._columns = {name: table.column(name).chunks for name in SCHEMA.names}
+        self._columns = {name: table.column(name).chunks for name in table.schema.names}
         self._starts = np.cumsum([0, *(len(chunk) for chunk in self._columns["id"])])
         self.image_tokens: int = self.manifest.recipe.image_tokens
-        self._archives: dict[int, ImageArchive] = {}
+        self._archives: dict[int, ImageArchive | ImageFolder] = {}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -83,7 +85,7 @@ class PreparedData:
         archive = scalar("archive")
         location = None
         if archive != NO_IMAGE:
-            location = Location(*(scalar(n) for n in ("offset", "packed_size", "size", "crc", "method")))
+            location = Location(**{field.name: scalar(field.name) for field in fields(Location) if field.name in self._columns})
         return Sample(scalar("id"), ids, labels, archive, location)
 
     def _list(self, name: str, chunk: int, row: int) -> np.ndarray:
@@ -145,7 +147,7 @@ class PreparedData:
         """
         assert sample.location is not None
         if sample.archive not in self._archives:
-            self._archives[sample.archive] = ImageArchive(self.manifest.image_sources()[sample.archive])
+            self._archives[sample.archive] = open_images(self.manifest.image_sources()[sample.archive])
         try:
             return self._archives[sample.archive].read(sample.location)
         except DataError as error:

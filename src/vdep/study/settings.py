@@ -15,6 +15,7 @@ Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
+Address = Annotated[str, Field(pattern=r"^https?://")]
 EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """``package.module:function``."""
 
@@ -29,22 +30,35 @@ class Settings(BaseModel):
 
 
 class HubAsset(Settings):
-    """Files of a Hugging Face repository. ``revision`` is a commit; null until a first download records it."""
+    """Files of a Hugging Face repository. ``revision`` is a commit; null until a first download records it.
+
+    ``mirror`` is another hub to ask, ``https://...``, which is sent no token. HF_ENDPOINT sets one for all.
+    """
 
     kind: Literal["hub"]
     repo: str
     type: Literal["model", "dataset"] = "model"
     revision: str | None = None
     files: tuple[str, ...] = ()
+    mirror: Address | None = None
 
 
 class UrlAsset(Settings):
-    """One file over HTTP. ``sha256`` and ``size`` are null until a first download records them."""
+    """One file over HTTP. ``sha256`` and ``size`` are null until a first download records them.
+
+    ``mirror`` is another address of the same file, which is asked instead.
+    """
 
     kind: Literal["url"]
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Address
     sha256: str | None = None
     size: int | None = None
+    mirror: Address | None = None
+
+    @property
+    def address(self) -> str:
+        """What is asked."""
+        return self.mirror or self.url
 
 
 class ShippedAsset(Settings):
@@ -55,6 +69,17 @@ class ShippedAsset(Settings):
     revision: str
 
 
+class LocalAsset(Settings):
+    """A file or a folder that is there already, and is never copied.
+
+    ``revision`` is its digest (of a file the SHA-256), which alone stands in recipes: it may move. Null until `make lock`.
+    """
+
+    kind: Literal["local"]
+    path: str
+    revision: str | None = None
+
+
 class MadeAsset(Settings):
     """Made on the spot by a function: ``maker(folder, **arguments)``."""
 
@@ -63,12 +88,14 @@ class MadeAsset(Settings):
     arguments: dict[str, int | float | str] = {}
 
 
-Asset = Annotated[HubAsset | UrlAsset | ShippedAsset | MadeAsset, Field(discriminator="kind")]
+Asset = Annotated[HubAsset | UrlAsset | ShippedAsset | LocalAsset | MadeAsset, Field(discriminator="kind")]
 
 
 def asset_identity(asset: Asset) -> dict[str, Any]:
-    """What a recipe says of an asset: where it comes from and at which revision, not its hash or its size."""
-    return asset.model_dump(mode="json", exclude={"sha256", "size"})
+    """What a recipe says of an asset: where it comes from and at which revision, not its hash, its size or a mirror."""
+    # where a local one lies says nothing of what it is
+    place = {"path"} if isinstance(asset, LocalAsset) else set()
+    return asset.model_dump(mode="json", exclude={"sha256", "size", "mirror", *place})
 
 
 # ----------------------------------------------------------------------------------------------- models, data, training
@@ -254,8 +281,11 @@ class Variant(Settings):
         return self
 
 
-class ImageArchive(Settings):
-    """Images whose path in the conversations starts with ``prefix`` lie in ``asset`` under ``folder`` plus the rest."""
+class ImageSource(Settings):
+    """Images whose path in the conversations starts with ``prefix`` lie in ``asset`` under ``folder`` plus the rest.
+
+    The asset holds one ZIP archive, or the image files themselves.
+    """
 
     asset: Name
     prefix: str = ""
@@ -263,11 +293,11 @@ class ImageArchive(Settings):
 
 
 class Dataset(Settings):
-    """Conversations as LLaVA JSON and the archives of their images; ``on_defect`` says what a defective sample does."""
+    """Conversations as LLaVA JSON and where their images are; ``on_defect`` says what a defective sample does."""
 
     conversations: Name
     file: str | None = None
-    images: tuple[ImageArchive, ...] = ()
+    images: tuple[ImageSource, ...] = ()
     on_defect: Literal["stop", "drop"] = "stop"
 
 
