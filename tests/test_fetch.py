@@ -33,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.requests: list[tuple[str, str, str | None]] = []
         self.gated = False
+        self.tokens: set[str | None] = set()
 
     @property
     def url(self) -> str:
@@ -51,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         self.server.requests.append((self.command, self.path, self.headers.get("Range")))
+        self.server.tokens.add(self.headers.get("Authorization"))
         if self.path.startswith("/api/"):
             self.hub_api()
         elif "/resolve/" in self.path:
@@ -232,6 +234,21 @@ def test_a_hub_repository_arrives_with_the_commit_that_was_resolved(hub: Server,
     assert {f["path"] for f in manifest["files"]} == {"config.json", "model.safetensors"}, "only the wanted files"
     assert (tmp_path / "model.safetensors").read_bytes() == CONTENT
     assert AssetManifest.open(tmp_path / "manifest.json").content == manifest
+
+
+def test_a_mirror_is_asked_instead_and_is_sent_no_token(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    asset = hub_asset().model_copy(update={"mirror": server.url})
+    assert {f["path"] for f in get(asset, tmp_path / "hub")["files"]} == {"config.json", "model.safetensors"}
+    elsewhere = UrlAsset(kind="url", url="http://127.0.0.1:9/data.zip", mirror=f"{server.url}/copies/1234")
+    assert [file["path"] for file in get(elsewhere, tmp_path / "url")["files"]] == ["data.zip"], "named as at its own address"
+    assert len(server.requests) > 3
+    assert server.tokens == {None}
 
 
 def test_a_gated_repository_says_what_to_do(hub: Server, tmp_path: Path) -> None:
