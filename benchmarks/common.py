@@ -29,8 +29,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from vdep.data.collate import Batch, Row, collate, with_mode
-from vdep.data.conversation import IGNORE_INDEX, IMAGE_INDEX, Mode
+from vdep.data.collate import Batch, Row, collate, in_vdep_mode
+from vdep.data.conversation import IGNORE_INDEX, IMAGE_INDEX
 from vdep.model import packed
 from vdep.model.llava import assemble, count_image_tokens, drop_unused_layers, projector
 from vdep.model.task import AlignmentTask
@@ -160,12 +160,13 @@ def samples(
 def batch_of(
     model: LlavaForConditionalGeneration,
     chosen: Sequence[tuple[np.ndarray, np.ndarray]],
-    mode: Mode = Mode.LLAVA,
+    vdep_mode: bool = False,
     image_loss: bool = False,
     packing: bool = False,
 ) -> Batch:
     """A micro-batch of random pictures on the model's device, whose losses are means over it."""
-    chosen = [with_mode(*sample, mode) for sample in chosen]
+    if vdep_mode:
+        chosen = [in_vdep_mode(*sample) for sample in chosen]
     images, tokens = sum(bool((ids < 0).any()) for ids, _ in chosen), model.config.image_seq_length
     text = 1 / max(sum(int((labels != IGNORE_INDEX).sum()) for _, labels in chosen), 1)
     rows = [Row(*sample, text, image_loss / max(images * tokens, 1)) for sample in chosen]

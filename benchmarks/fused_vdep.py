@@ -38,7 +38,6 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from vdep.data.collate import Batch
-from vdep.data.conversation import Mode
 from vdep.model.objective import image_losses
 from vdep.study.settings import VdepSettings
 
@@ -108,7 +107,7 @@ def measure(geometry: Geometry, device: torch.device, dtype: torch.dtype, repeat
     # a second model: ours has no layer of the tower that nothing reads
     own = build(geometry, device, dtype)
     task, own_optimizer = build_task(own, VdepSettings(alpha=ALPHA)), optimizer_of(own)
-    image, both = batch_of(own, chosen, Mode.VDEP, image_loss=True), batch_of(own, chosen, image_loss=True)
+    image, both = batch_of(own, chosen, vdep_mode=True, image_loss=True), batch_of(own, chosen, image_loss=True)
     text = batch_of(own, chosen)
 
     def passes(*batches: Batch, steps: int = 1) -> Callable[[], None]:

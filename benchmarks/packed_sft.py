@@ -30,7 +30,7 @@ from common import (
     samples,
 )
 
-from vdep.data.plan import BatchPlan, GlobalBatch, assign
+from vdep.data.plan import BatchPlan, assign
 
 RANKS, MICRO_BATCH, GLOBAL_BATCH = 8, 16, 128
 MICRO_BATCH_TOKENS = 6144
@@ -57,9 +57,9 @@ def tokens_computed(lengths: np.ndarray, has_image: np.ndarray, packed: bool) ->
     plan = plan_of(lengths, has_image)
     computed = slowest = 0
     for step in range(plan.steps):
-        batch = plan.batch(step)
-        shares = assign(batch, lengths[batch.samples], RANKS, MICRO_BATCH_TOKENS if packed else MICRO_BATCH, packed)
-        costs = np.array([[cost(lengths[part.samples], packed) for part in share] for share in shares])
+        own = lengths[plan.batch(step).samples]
+        shares = assign(own, RANKS, MICRO_BATCH_TOKENS if packed else MICRO_BATCH, packed)
+        costs = np.array([[cost(own[part], packed) for part in share] for share in shares])
         computed += int(costs.sum())
         slowest += RANKS * int(costs.max(axis=0).sum())
     return computed / int(lengths.sum()), slowest / int(lengths.sum())
@@ -88,8 +88,8 @@ def seconds_of_the_slowest(
     chosen = samples(text.tolist(), geometry.vocabulary, has_image.tolist())
     plan = plan_of(lengths, has_image)
 
-    def of(share: list[GlobalBatch], packed: bool) -> Callable[[], None]:
-        batches = [batch_of(model, [chosen[i] for i in m.samples], packing=packed) for m in share if len(m)]
+    def of(share: list[np.ndarray], packed: bool) -> Callable[[], None]:
+        batches = [batch_of(model, [chosen[i] for i in samples], packing=packed) for samples in share if len(samples)]
 
         def run() -> None:
             for batch in batches:
@@ -107,11 +107,11 @@ def seconds_of_the_slowest(
 
     ways: dict[str, list[list[Callable[[], None]]]] = {"padded": [], "packed": []}
     for step in range(plan.steps):
-        batch = plan.batch(step)
+        batch = plan.batch(step).samples
         for name, steps in ways.items():
             packed = name == "packed"
-            shares = assign(batch, lengths[batch.samples], RANKS, limit if packed else MICRO_BATCH, packed)
-            steps.append([of(share, packed) for share in shares])
+            shares = assign(lengths[batch], RANKS, limit if packed else MICRO_BATCH, packed)
+            steps.append([of([batch[part] for part in share], packed) for share in shares])
     turns: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, steps in ways.items():

@@ -22,9 +22,8 @@ from vdep.run.heartbeat import Heartbeat, Watchdog
 from vdep.run.job import Job
 from vdep.run.launch import parse_time_left
 from vdep.train import extension
-from vdep.train.health import (
-    FIRST,
-    Health,
+from vdep.train.health import FIRST, Health
+from vdep.train.out_of_memory import (
     MicroBatchTooLargeError,
     is_out_of_memory,
     memory_for,
@@ -216,7 +215,7 @@ def test_memory_that_does_not_suffice_is_recognised() -> None:
     with pytest.raises(MicroBatchTooLargeError), memory_for("training", micro_batch_helps=True):
         raise MemoryError
     code = (
-        "import resource, torch; from vdep.train.health import is_out_of_memory\n"
+        "import resource, torch; from vdep.train.out_of_memory import is_out_of_memory\n"
         "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))\n"
         "try: torch.zeros(2**33)\n"
         "except Exception as error: print(is_out_of_memory(error))\n"

@@ -10,7 +10,7 @@ import world
 from test_gradients import Bench
 from torch.utils.flop_counter import FlopCounterMode
 
-from vdep.data.loader import MicroBatches, count, trained_lengths
+from vdep.data.loader import MicroBatches
 from vdep.data.plan import Hybrid
 from vdep.model.llava import drop_unused_layers
 from vdep.study.settings import VdepSettings
@@ -31,19 +31,17 @@ def test_a_step_is_counted_as_torch_counts_it(
     model.model.language_model.requires_grad_(whole_model)
     model.lm_head.requires_grad_(whole_model)
     model.model.language_model.embed_tokens.requires_grad_(False)
-    batch = bench.plan(Hybrid(1.0, schedule)).batch(0)  # type: ignore[arg-type]
-    lengths, counts = trained_lengths(batch, bench.data), count(batch, bench.data)
     # a micro-batch for each length: without padding
+    source = MicroBatches(bench.data, bench.plan(Hybrid(1.0, schedule)), bench.transform, 0, 1, 1)  # type: ignore[arg-type]
     with FlopCounterMode(display=False) as counter:
-        for number in range(len(batch)):
-            _, _, micro = MicroBatches(bench.data, bench.plan(Hybrid(1.0, schedule)), bench.transform, 0, 1, 1)[0, number]  # type: ignore[arg-type]
+        for number in range(source.rounds(0)):
+            step, _, micro = source[0, number]
             loss, _ = bench.task(micro)
             loss.backward()
     flops = StepFlops(model)
     # torch counts what is masked too: twice as much
-    masked = flops.per_token_pair * float((lengths.astype(float) ** 2).sum())
-    ours = flops(lengths, counts.images, counts.text_tokens)
-    assert counter.get_total_flops() == pytest.approx(ours + masked, rel=0.001)
+    masked = flops.per_token_pair * float((step.lengths.astype(float) ** 2).sum())
+    assert counter.get_total_flops() == pytest.approx(flops(step) + masked, rel=0.001)
 
 
 def test_a_device_that_is_not_known_has_no_peak() -> None:

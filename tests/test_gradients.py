@@ -13,8 +13,8 @@ import pytest
 import torch
 import world
 
-from vdep.data.collate import Batch, Row, collate, with_mode
-from vdep.data.conversation import AUTO_IMAGE_INDEX, IMAGE_INDEX, Mode
+from vdep.data.collate import Batch, Row, collate, in_vdep_mode
+from vdep.data.conversation import IMAGE_INDEX
 from vdep.data.images import ImageTransform, load_processor
 from vdep.data.loader import MicroBatches
 from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid
@@ -104,11 +104,8 @@ def test_a_vdep_pass_that_stops_after_the_image_has_the_same_gradient(
     bench = Bench(family, VdepSettings(alpha=0.5, position=position), assets, prepared_root)
     samples = [bench.data[i] for i in range(6)]
     pixels = bench.transform([bench_image(bench, s) for s in samples])
-    cut = [Row(*with_mode(s.input_ids, s.labels, Mode.VDEP), image_weight=1.0) for s in samples]
-    whole = [
-        Row(np.where(s.input_ids == IMAGE_INDEX, AUTO_IMAGE_INDEX, s.input_ids), np.full_like(s.labels, -100), 1.0, 1.0)
-        for s in samples
-    ]
+    cut = [Row(*in_vdep_mode(s.input_ids, s.labels), image_weight=1.0) for s in samples]
+    whole = [Row(s.input_ids, np.full_like(s.labels, -100), 1.0, 1.0) for s in samples]
     assert all(len(a.input_ids) < len(b.input_ids) for a, b in zip(cut, whole, strict=True))
     tokens, before = bench.data.image_tokens, position == "next"
     gradients = [gradient_of(bench, collate(batch, pixels, tokens, predecessor=before)) for batch in (cut, whole)]

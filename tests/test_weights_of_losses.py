@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from test_gradients import Bench, close
 
 from vdep.data.collate import Batch
-from vdep.data.conversation import AUTO_IMAGE_TOKEN_INDEX
-from vdep.data.loader import MicroBatches, image_positions, text_tokens
+from vdep.data.conversation import AUTO_IMAGE_INDEX
+from vdep.data.loader import MicroBatches
 from vdep.data.plan import GlobalBatch, Hybrid
+from vdep.data.step import weighed_step
 from vdep.data.weights import weigh
 from vdep.study.settings import VdepSettings
 
@@ -141,7 +142,7 @@ def test_a_trained_auto_image_stands_before_the_image_in_vdep_mode_and_learns(as
     assert bench.task.auto_image is not None
     batch = bench.plan(Hybrid(1.0, "interleaved")).batch(0)
     (micro,) = micro_batches_of(bench, batch)
-    token = micro.input_ids == AUTO_IMAGE_TOKEN_INDEX
+    token = micro.input_ids == AUTO_IMAGE_INDEX
     assert token.sum() == batch.image_loss.sum(), "one in each sample in VDEP mode, none in the others"
     rows, places = token.nonzero(as_tuple=True)
     assert micro.image_mask[rows, places + 1].all()
@@ -160,5 +161,8 @@ def test_a_trained_auto_image_stands_before_the_image_in_vdep_mode_and_learns(as
 def test_counts_are_those_of_the_modes(assets: Path, prepared_root: Path) -> None:
     bench = Bench("llama", VdepSettings(), assets, prepared_root)
     both = GlobalBatch(np.array([0, 1, 0]), np.array([True, True, False]), np.array([False, True, True]))
-    assert image_positions(both, bench.data, bench.vdep).tolist() == [0, 9, 9]
-    assert text_tokens(both, bench.data)[2] == 0
+    step = weighed_step(0, both, bench.data, bench.vdep, None)
+    assert step.image_positions.tolist() == [0, 9, 9]
+    assert step.text_tokens.tolist() == [*bench.data.supervised_tokens[:2], 0]
+    assert step.lengths.tolist() == [*bench.data.lengths[:2], bench.data.image_at[0] + 9], "nothing after the image"
+    assert step.weights.text.tolist() == [1 / sum(step.text_tokens)] * 3

@@ -13,16 +13,14 @@ import numpy as np
 import torch
 import world
 
-from vdep.data.collate import empty_batch
 from vdep.data.images import ImageTransform, load_processor
 from vdep.data.loader import MicroBatches
 from vdep.data.plan import GlobalBatch
 from vdep.data.prepared import PreparedData
-from vdep.data.weights import Weights
+from vdep.data.step import weighed_step
 from vdep.run.job import Job
 from vdep.train.build import build_plan, build_task
 from vdep.train.engine import Engine
-from vdep.train.loop import receive
 
 
 def main() -> None:
@@ -50,16 +48,10 @@ def main() -> None:
             data, build_plan(job, data), ImageTransform(load_processor(job.tower), recipe.settings.image), 0, 1, 4
         )
         pictures, texts = np.flatnonzero(data.has_image), np.flatnonzero(~data.has_image)
-        mine = [pictures[:4], pictures[4:8]] if first else [texts[:4], None]
-        each = Weights(np.full(4, 5e-4), np.zeros(4), np.zeros(4, int), 1)
-        stream = [
-            (0, number == 1, empty_batch() if rows is None else source.build(GlobalBatch(rows, rows >= 0, rows < 0, each)))
-            for number, rows in enumerate(mine)
-        ]
-        arriving = iter(stream)
-        for _ in mine:
-            engine.micro_step(*receive(0, arriving, engine.device))
-        norm = engine.apply()
+        rows = np.concatenate([pictures[:8], texts[:4]])
+        step = weighed_step(0, GlobalBatch(rows, rows >= 0, rows < 0), data, source.vdep, None)
+        mine = [range(4), range(4, 8)] if first else [range(8, 12), range(0)]
+        _, norm = engine.step([source.build(step, np.array(part, int)) for part in mine], recipe.settings.learning_rate)
         if first:
             sys.stdout.write(f"norm {norm}\n")
         engine.close()

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .conversation import AUTO_IMAGE_INDEX, AUTO_IMAGE_TOKEN_INDEX, IGNORE_INDEX, IMAGE_INDEX, Mode
+from .conversation import AUTO_IMAGE_INDEX, IGNORE_INDEX, IMAGE_INDEX
 
 
 @dataclass(frozen=True)
 class Batch:
     """A micro-batch: padded on the right (which a causal model never sees), or packed.
 
-    ``input_ids`` (batch, length), 0 at image positions, ``AUTO_IMAGE_TOKEN_INDEX`` at a trained ``<auto_image>``; ``labels``
+    ``input_ids`` (batch, length), 0 at image positions, ``AUTO_IMAGE_INDEX`` at a trained ``<auto_image>``; ``labels``
     (batch, length), ``IGNORE_INDEX`` where not supervised;
     ``image_mask`` (batch, length) bool, in the order of ``pixel_values`` (images, 3, height, width), which is None where no
     sample has an image; ``text_weights`` and ``image_weights`` (batch, length) float64, what the loss of a supervised token
@@ -36,6 +36,10 @@ class Batch:
     sequence_lengths: tuple[int, ...] | None = None
     groups: Tensor | None = None
     group_count: int = 0
+
+    @property
+    def images(self) -> int:
+        return 0 if self.pixel_values is None else len(self.pixel_values)
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -69,19 +73,16 @@ class Row:
     group: int = 0
 
 
-def with_mode(input_ids: np.ndarray, labels: np.ndarray, mode: Mode, token: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A sample in VDEP mode: ``<auto_image>`` for ``<image>``, no supervised text, and nothing after the image. With ``token``
-    there is a token of that name before the image, too.
+def in_vdep_mode(input_ids: np.ndarray, labels: np.ndarray, token: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A sample as VDEP mode trains it: no supervised text, and nothing after the image. With ``token`` there is a token
+    ``<auto_image>`` before the image; without, ``<auto_image>`` is a sentinel that X replaces, and so the same as ``<image>``.
 
     The model is causal, so what follows the last supervised image position changes no loss and no gradient.
     """
-    if mode is Mode.LLAVA:
-        return input_ids, labels
     at = np.flatnonzero(input_ids == IMAGE_INDEX)
-    stop = int(at[-1]) + 1 if len(at) else 0
-    ids = np.where(input_ids[:stop] == IMAGE_INDEX, AUTO_IMAGE_INDEX, input_ids[:stop])
+    ids = input_ids[: int(at[-1]) + 1 if len(at) else 0]
     if token:
-        ids = np.insert(ids, at, AUTO_IMAGE_TOKEN_INDEX)
+        ids = np.insert(ids, at, AUTO_IMAGE_INDEX)
     return ids, np.full(len(ids), IGNORE_INDEX, labels.dtype)
 
 
@@ -119,17 +120,15 @@ def collate(
     return Batch(input_ids, labels, image_mask, text_weights, image_weights, pixels, sequences, kept, group_count)
 
 
-def empty_batch() -> Batch:
-    """For a rank that has no sample left: two tokens without a loss, so that it takes part in every collective."""
-    nothing = np.zeros(2, np.int32)
-    return collate([Row(nothing, np.full_like(nothing, IGNORE_INDEX))], None, 1)
+NOTHING = Row(np.zeros(2, np.int32), np.full(2, IGNORE_INDEX, np.int32))
+"""For a rank that has no sample left: two tokens without a loss, so that it takes part in every collective."""
 
 
 def _expanded(row: Row, image_tokens: int, predecessor: bool) -> tuple[np.ndarray, ...]:
     """(length,) each, an image counted as its tokens: ids, labels, image positions, weights of tokens and of image positions,
     and the group."""
     ids, labels = row.input_ids, row.labels
-    is_image = (ids == IMAGE_INDEX) | (ids == AUTO_IMAGE_INDEX)
+    is_image = ids == IMAGE_INDEX
     repeats = np.where(is_image, image_tokens, 1)
     expanded = np.repeat(labels, repeats).astype(np.int64)
     # nothing predicts the first token of a sample; in a packed row its neighbour would

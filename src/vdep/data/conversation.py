@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,24 +23,8 @@ from tokenizers.pre_tokenizers import Metaspace
 IGNORE_INDEX = -100
 IMAGE_INDEX = -200
 AUTO_IMAGE_INDEX = -201
-AUTO_IMAGE_TOKEN_INDEX = -202
+"""A trained ``<auto_image>``, before the image of a sample in VDEP mode (``VdepSettings.auto_image``)."""
 IMAGE_PLACEHOLDER = "<image>"
-AUTO_IMAGE_PLACEHOLDER = "<auto_image>"
-
-
-class Mode(IntEnum):
-    """How a sample is trained (paper, section 3.3). The placeholder in the text tells it: neither has an embedding."""
-
-    LLAVA = 0
-    VDEP = 1
-
-    @property
-    def placeholder(self) -> str:
-        return AUTO_IMAGE_PLACEHOLDER if self is Mode.VDEP else IMAGE_PLACEHOLDER
-
-    @property
-    def image_index(self) -> int:
-        return AUTO_IMAGE_INDEX if self is Mode.VDEP else IMAGE_INDEX
 
 
 class Tokenizer(Protocol):

@@ -23,7 +23,6 @@ from .conversation import (
     TEMPLATES,
     ConversationDefect,
     Encoded,
-    Mode,
     encode_conversation,
     encode_segments,
     prompt_segments,
@@ -85,7 +84,7 @@ def print_table(shown: Inspected, template: str, tokenizer: Any, image_tokens: i
     for position, (token, label) in enumerate(zip(encoded.input_ids.tolist(), encoded.labels.tolist(), strict=True)):
         if token == IMAGE_INDEX:
             text, mode, style = (
-                f"{Mode.LLAVA.placeholder} x {image_tokens}",
+                f"{IMAGE_PLACEHOLDER} x {image_tokens}",
                 "VDEP" if template == "plain" else "",
                 "bold magenta",
             )

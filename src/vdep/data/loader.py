@@ -1,10 +1,9 @@
-"""The micro-batches of one rank, in the order of the plan, from any step on."""
+"""The micro-batches of one rank, step by step in the order of the plan, from any step on."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -12,26 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError
 from ..study.settings import VdepSettings
-from .collate import Batch, Row, collate, empty_batch, with_mode
-from .conversation import Mode
+from .collate import NOTHING, Batch, Row, collate, in_vdep_mode
 from .images import ImageTransform, decode_image
-from .plan import BatchPlan, GlobalBatch, assign
+from .plan import BatchPlan, assign
 from .prepared import PreparedData, Sample
-from .weights import weigh
+from .step import Step, weighed_step
+
+MicroBatch = tuple[Step, bool, Batch]
+"""A micro-batch with the step that it is of, and whether it is the last of it."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What one global batch holds, known without communication from the prepared data."""
-
-    samples: int
-    text_tokens: int
-    image_positions: int
-    images: int
-
-
-class MicroBatches(Dataset[tuple[int, bool, Batch]]):
-    """(step, whether it is the last of its step, batch) by step and number; the batch is empty where a rank has no sample.
+class MicroBatches(Dataset[MicroBatch]):
+    """One rank's micro-batches, by number of the step and number within it. Where the rank has no sample, nothing is trained.
 
     Args:
         micro_batch: samples, or with ``packed`` tokens (``plan.assign``).
@@ -60,52 +51,48 @@ class MicroBatches(Dataset[tuple[int, bool, Batch]]):
         self.packed = packed
         self.vdep = vdep or VdepSettings()
         self.group_size = group_size
-        self._assigned: tuple[int, list[GlobalBatch]] | None = None
+        self._last: tuple[Step, list[np.ndarray]] | None = None
+
+    def step(self, number: int) -> tuple[Step, list[np.ndarray]]:
+        """A step, and which rows of its batch each micro-batch of this rank has. The last that was asked for is kept."""
+        if self._last is None or self._last[0].number != number:
+            step = weighed_step(number, self.plan.batch(number), self.data, self.vdep, self.group_size)
+            whole = step.weights.groups if self.vdep.form == "group" else None
+            shares = assign(step.lengths, self.ranks, self.micro_batch, self.packed, whole)
+            self._last = step, shares[self.rank]
+        return self._last
 
     def rounds(self, step: int) -> int:
         """How many micro-batches each rank has at a step."""
-        return len(self._shares(step))
+        return len(self.step(step)[1])
 
     def order(self, first_step: int) -> Iterator[tuple[int, int]]:
         return ((step, i) for step in range(first_step, self.plan.steps) for i in range(self.rounds(step)))
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[int, bool, Batch]:
-        step, number = place
-        shares = self._shares(step)
-        return step, number == len(shares) - 1, self.build(shares[number])
+    def __getitem__(self, place: tuple[int, int]) -> MicroBatch:
+        step, shares = self.step(place[0])
+        return step, place[1] == len(shares) - 1, self.build(step, shares[place[1]])
 
-    def _shares(self, step: int) -> list[GlobalBatch]:
-        """This rank's micro-batches of a step; those of the last step that was asked for are kept."""
-        if self._assigned is None or self._assigned[0] != step:
-            batch = self.plan.batch(step)
-            positions = image_positions(batch, self.data, self.vdep)
-            weights = weigh(text_tokens(batch, self.data), positions, self.group_size, self.vdep.positions)
-            lengths = trained_lengths(batch, self.data, self.vdep)
-            whole = weights.groups if self.vdep.form == "group" else None
-            shares = assign(batch.weighed(weights), lengths, self.ranks, self.micro_batch, self.packed, whole)
-            self._assigned = step, shares[self.rank]
-        return self._assigned[1]
-
-    def build(self, share: GlobalBatch) -> Batch:
-        """The micro-batch of these samples, whose weights are known."""
-        assert share.weights is not None
-        weights, token = share.weights, self.vdep.auto_image == "token"
-        rows, images = [], []
+    def build(self, step: Step, rows: np.ndarray) -> Batch:
+        """The micro-batch of these rows of a step's batch."""
+        share, weights = step.batch.take(rows), step.weights.take(rows)
+        samples, images = [], []
         for place, index in enumerate(share.samples):
-            sample, in_text = self.data[int(index)], bool(share.text_loss[place])
-            if not in_text and sample.location is None:
-                continue  # without an image there is nothing to train in VDEP mode
-            encoded = with_mode(sample.input_ids, sample.labels, Mode.LLAVA if in_text else Mode.VDEP, token)
-            each = float(weights.text[place]), float(weights.image[place] * share.image_loss[place])
-            rows.append(Row(*encoded, *each, int(weights.groups[place])))
+            sample = self.data[int(index)]
+            encoded = sample.input_ids, sample.labels
+            if not share.text_loss[place]:
+                if sample.location is None:
+                    continue  # without an image there is nothing to train in VDEP mode
+                encoded = in_vdep_mode(*encoded, token=self.vdep.auto_image == "token")
+            image_weight = float(weights.image[place] * share.image_loss[place])
+            samples.append(Row(*encoded, float(weights.text[place]), image_weight, int(weights.groups[place])))
             if sample.location is not None:
                 images.append(self._read(sample))
-        if not rows:
-            return empty_batch()
-        pixels = self.transform(images) if images else None
+        if not samples:
+            return collate([NOTHING], None, 1)
         return collate(
-            rows,
-            pixels,
+            samples,
+            self.transform(images) if images else None,
             self.data.image_tokens,
             packed=self.packed,
             predecessor=self.vdep.position == "next",
@@ -124,10 +111,10 @@ def _outlive_sigterm(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool) -> Iterator[tuple[int, bool, Batch]]:
-    """Iterate from the first micro-batch of ``first_step``; resuming is nothing more than a later start."""
+def steps(source: MicroBatches, first_step: int, workers: int, pin: bool) -> Iterator[tuple[Step, list[Batch]]]:
+    """Every step with its micro-batches, from ``first_step`` on; resuming is nothing more than a later start."""
     # the order is made as it is asked for: with packing, all of it at once would take seconds
-    loader: DataLoader[tuple[int, bool, Batch]] = DataLoader(
+    loader: DataLoader[MicroBatch] = DataLoader(
         source,
         batch_size=None,
         sampler=source.order(first_step),
@@ -137,34 +124,9 @@ def micro_batches(source: MicroBatches, first_step: int, workers: int, pin: bool
         worker_init_fn=_outlive_sigterm if workers else None,
         pin_memory=pin,
     )
-    yield from loader
-
-
-def trained_lengths(batch: GlobalBatch, data: PreparedData, vdep: VdepSettings | None = None) -> np.ndarray:
-    """(samples,) tokens that a global batch's samples are computed for: in VDEP mode nothing after the image."""
-    token = vdep is not None and vdep.auto_image == "token"
-    to_the_images_end = (data.image_at[batch.samples] + data.image_tokens + token) * data.has_image[batch.samples]
-    return np.where(batch.text_loss, data.lengths[batch.samples], to_the_images_end)
-
-
-def text_tokens(batch: GlobalBatch, data: PreparedData) -> np.ndarray:
-    """(samples,) tokens that the text loss of a global batch reads."""
-    return data.supervised_tokens[batch.samples] * batch.text_loss
-
-
-def image_positions(batch: GlobalBatch, data: PreparedData, vdep: VdepSettings) -> np.ndarray:
-    """(samples,) positions that the image loss of a global batch reads. With ``next``, an image at the very start of a sample
-    has one less."""
-    first = data.image_at[batch.samples] == 0
-    without_predecessor = first & (vdep.position == "next") & (vdep.auto_image == "sentinel")
-    return (data.image_tokens - without_predecessor) * data.has_image[batch.samples] * batch.image_loss
-
-
-def count(batch: GlobalBatch, data: PreparedData, vdep: VdepSettings | None = None) -> Counts:
-    """The counts of a global batch."""
-    return Counts(
-        samples=len(batch),
-        text_tokens=int(text_tokens(batch, data).sum()),
-        image_positions=int(image_positions(batch, data, vdep or VdepSettings()).sum()),
-        images=int(data.has_image[batch.samples].sum()),
-    )
+    batches = []
+    for step, last, batch in loader:
+        batches.append(batch)
+        if last:
+            yield step, batches
+            batches = []

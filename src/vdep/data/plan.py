@@ -13,13 +13,11 @@ every step of one mode, and the steps of both spread evenly over the epoch.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-
-from .weights import Weights
 
 _STREAMS = {"llava": 1, "vdep": 2, "mix": 3, "modality": 4, "megabatch": 5}
 
@@ -43,18 +41,12 @@ class GlobalBatch:
     samples: np.ndarray
     text_loss: np.ndarray
     image_loss: np.ndarray
-    weights: Weights | None = None
-    """What the losses of each sample weigh, once that has been computed (``data.loader``)."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def take(self, rows: np.ndarray | slice) -> GlobalBatch:
-        weights = None if self.weights is None else self.weights.take(rows)
-        return GlobalBatch(self.samples[rows], self.text_loss[rows], self.image_loss[rows], weights)
-
-    def weighed(self, weights: Weights) -> GlobalBatch:
-        return replace(self, weights=weights)
+        return GlobalBatch(self.samples[rows], self.text_loss[rows], self.image_loss[rows])
 
 
 def _mix64(values: np.ndarray) -> np.ndarray:
@@ -261,14 +253,9 @@ def _bring_forward(batches: list[np.ndarray], place: int, weights: list[int]) ->
 
 
 def assign(
-    batch: GlobalBatch,
-    lengths: np.ndarray,
-    ranks: int,
-    micro_batch: int,
-    packed: bool = False,
-    groups: np.ndarray | None = None,
-) -> list[list[GlobalBatch]]:
-    """Divide a global batch: for each rank a list of micro-batches, of the same number on every rank.
+    lengths: np.ndarray, ranks: int, micro_batch: int, packed: bool = False, groups: np.ndarray | None = None
+) -> list[list[np.ndarray]]:
+    """Divide a global batch: for each rank a list of micro-batches, as row numbers, of the same number on every rank.
 
     Padded, samples of similar length share a micro-batch, the longest first. Packed, all micro-batches get about the same
     number of tokens, and those of one round nearly the same: all ranks are done with a round when its fullest is. Either way
@@ -280,10 +267,10 @@ def assign(
             divided: the largest group, and packed the longest sample.
         groups: (samples of the batch,) or None. Samples of the same number come into the same micro-batch.
     """
-    number = np.arange(len(batch)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    number = np.arange(len(lengths)) if groups is None else np.unique(groups, return_inverse=True)[1]
     # by group, and in each the longest first
     members = np.lexsort((-lengths, number))
-    items = np.split(members, np.flatnonzero(np.diff(number[members])) + 1) if len(batch) else []
+    items = np.split(members, np.flatnonzero(np.diff(number[members])) + 1) if len(lengths) else []
     if packed:
         shares = _equal_sums(np.array([lengths[item].sum() for item in items]), ranks, micro_batch)
     else:
@@ -295,7 +282,7 @@ def assign(
         found = np.concatenate([np.empty(0, np.int64), *(items[i] for i in micro)])
         return found[np.lexsort((found, -lengths[found]))]
 
-    return [[batch.take(rows(micro)) for micro in share] for share in shares]
+    return [[rows(micro) for micro in share] for share in shares]
 
 
 def _by_length(lengths: np.ndarray, ranks: int, micro_batch: int) -> list[list[np.ndarray]]:

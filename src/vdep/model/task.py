@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from ..data.collate import Batch
-from ..data.conversation import AUTO_IMAGE_TOKEN_INDEX
+from ..data.conversation import AUTO_IMAGE_INDEX
 from ..study.settings import VdepSettings
 from .head import TrainingHead
 from .llava import image_features, projector, splice
@@ -42,9 +42,12 @@ class AlignmentTask(nn.Module):
         """(dim,) the embedding of ``<auto_image>``, where that is a token of its own. It begins as the mean of all tokens'."""
         if vdep is not None and vdep.auto_image == "token":
             self.auto_image = nn.Parameter(model.get_input_embeddings().weight.detach().mean(0))
-        self.same_modules = False
-        """Whether every pass has to call every module, whatever the micro-batch holds: where ranks hold parts of the weights
-        (ZeRO-3), each module gathers them from all ranks, and one that calls fewer would leave the others waiting."""
+
+    def train(self, mode: bool = True) -> Self:
+        """The frozen tower never drops anything."""
+        super().train(mode)
+        self.model.model.vision_tower.eval()
+        return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Report]:
         """The share of a micro-batch in its step's loss (a scalar with a gradient), and what is to be told of it."""
@@ -78,49 +81,35 @@ class AlignmentTask(nn.Module):
                 distances, image_weights = means_of_groups(distances, image_weights, groups, batch.group_count)
             image = image_form(distances, self.vdep.loss, self.vdep.inverse_floor)
         parts = objective(text, text_weights, image, image_weights, self.vdep.alpha if self.vdep else 0.0)
-        norm, variance, cosine = projector_statistics(image_embeddings if batch.pixel_values is not None else None)
-        report = Report(parts.text.detach(), parts.image.detach(), norm, variance, cosine)
-        # keeps what is trained in the graph where a micro-batch has no image, so that no rank waits for its gradient
-        zero = image_embeddings.float().sum() * 0.0
-        if self.auto_image is not None:
-            zero = zero + self.auto_image.float().sum() * 0.0
-        return Objective(*(part + zero for part in parts)), report
+        drift = (each[: batch.images].sum() for each in projector_statistics(image_embeddings))
+        return parts, Report(parts.text.detach(), parts.image.detach(), *drift)
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The language model's input (batch, length, dim), and X (images, image_tokens, dim)."""
         text_embeddings = self.model.get_input_embeddings()(batch.input_ids.clamp(min=0))
         if self.auto_image is not None:
-            is_token = (batch.input_ids == AUTO_IMAGE_TOKEN_INDEX).unsqueeze(-1)
+            is_token = (batch.input_ids == AUTO_IMAGE_INDEX).unsqueeze(-1)
             text_embeddings = torch.where(is_token, self.auto_image.to(text_embeddings.dtype), text_embeddings)
+        pixels = batch.pixel_values
+        if pixels is None:
+            # a blank picture that stands nowhere: what is trained is in every pass's graph, and every pass calls every module,
+            # so that no rank waits for another's gradients, or under ZeRO-3 for its part of the weights
+            side = self.model.config.vision_config.image_size
+            pixels = text_embeddings.new_zeros(1, 3, side, side)
+        features = image_features(self.model, pixels.to(self.model.model.vision_tower.dtype))
         project = projector(self.model)
-        dtype = next(project.parameters()).dtype
-        if batch.pixel_values is None:
-            vision = self.model.config.vision_config
-            nothing = torch.zeros(1, 1, vision.hidden_size, device=text_embeddings.device)
-            if self.same_modules:
-                side = vision.image_size
-                nothing = image_features(self.model, nothing.new_zeros(1, 3, side, side, dtype=self._tower_dtype))
-            return text_embeddings, project(nothing.to(dtype))
-        features = image_features(self.model, batch.pixel_values.to(self._tower_dtype))
-        image_embeddings = project(features.to(dtype))
+        image_embeddings = project(features.to(next(project.parameters()).dtype))
         return splice(text_embeddings, batch.image_mask, image_embeddings), image_embeddings
-
-    @property
-    def _tower_dtype(self) -> torch.dtype:
-        return self.model.model.vision_tower.dtype
 
 
 @torch.no_grad()
-def projector_statistics(image_embeddings: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over images of the mean norm, the mean per-dimension variance and the mean cosine between image tokens."""
-    if image_embeddings is None:
-        zero = torch.zeros(())
-        return zero, zero, zero
+def projector_statistics(image_embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(images,) each: the mean norm, the mean per-dimension variance and the mean cosine between image tokens."""
     x = image_embeddings.float()
     tokens = x.shape[1]
-    norm = x.norm(dim=-1).mean(1).sum()
-    variance = x.var(dim=1, unbiased=False).mean(-1).sum()
+    norm = x.norm(dim=-1).mean(1)
+    variance = x.var(dim=1, unbiased=False).mean(-1)
     unit = torch.nn.functional.normalize(x, dim=-1)
     total = unit.sum(1).square().sum(-1) - unit.square().sum(-1).sum(-1)
-    cosine = (total / max(tokens * (tokens - 1), 1)).sum()
+    cosine = total / max(tokens * (tokens - 1), 1)
     return norm, variance, cosine

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,6 @@ class Engine:
         if self.uses_deepspeed:
             from deepspeed.utils import groups
 
-            task.same_modules = self.model.zero_optimization_partition_weights()
             # its own group has the backend's timeout, which for NCCL is ten minutes
             torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._get_data_parallel_group())
             # as long as transformers knows of ZeRO-3, it builds every model partitioned; what is exported has to be whole
@@ -117,12 +117,16 @@ class Engine:
 
     # -- a step
 
-    def set_learning_rate(self, rate: float) -> None:
+    def step(self, batches: Sequence[Batch], rate: float) -> tuple[list[Report], float]:
+        """One optimizer step at this learning rate: the reports of its micro-batches, and the norm of its gradient."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        reports = [self.micro_step(batch, last=number == len(batches)) for number, batch in enumerate(batches, 1)]
+        return reports, self.apply()
 
     def micro_step(self, batch: Batch, last: bool) -> Report:
         """Forward and backward of one micro-batch; at the ``last`` one of a step, gradients are added up over ranks."""
+        batch = batch.to(self.device)
         if self.uses_deepspeed:
             self.model.set_gradient_accumulation_boundary(last)
             loss, report = self.model(batch)

@@ -6,12 +6,12 @@ something below is trained, the gradient of weights where they are. Nothing that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
+
+from ..data.step import Step
 
 PEAKS = {
     "H200 NVL": 835e12,
@@ -59,14 +59,14 @@ class StepFlops:
         each = states * _matrix_elements(tower.encoder.layers[0]) + 2 * states**2 * vision.hidden_size
         self.per_image = 2 * (layers * each + patches * _elements(tower.embeddings.patch_embedding.weight))
 
-    def __call__(self, lengths: Sequence[int] | np.ndarray, images: int, supervised: int) -> float:
-        """Operations for samples of these ``lengths``, with so many images and supervised text tokens among them."""
-        tokens = np.asarray(lengths, np.float64)
+    def __call__(self, step: Step) -> float:
+        """Operations for all samples of a step."""
+        tokens = step.lengths.astype(np.float64)
         return float(
             self.per_token * tokens.sum()
             + self.per_token_pair * (tokens**2).sum()
-            + self.per_supervised * supervised
-            + images * (self.per_image + self.per_image_token * self.image_tokens)
+            + self.per_supervised * int(step.text_tokens.sum())
+            + int(step.images.sum()) * (self.per_image + self.per_image_token * self.image_tokens)
         )
 
 

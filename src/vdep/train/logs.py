@@ -110,7 +110,17 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class TrainingLogs:
+class NullLogs:
+    """What the other ranks tell: nothing."""
+
+    def add(self, row: dict[str, Any], work: Work, gradient_ratio: float | None) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TrainingLogs(NullLogs):
     """Rank 0's files and its line for people, every ``every`` steps.
 
     Args:

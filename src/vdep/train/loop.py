@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from ..data.collate import Batch
 from ..data.images import ImageTransform, load_processor
-from ..data.loader import Counts, MicroBatches, count, micro_batches, trained_lengths
-from ..data.plan import GlobalBatch
+from ..data.loader import MicroBatches, steps
+from ..data.plan import BatchPlan
 from ..data.prepared import PreparedData
+from ..data.step import Step
 from ..files import exclusive_lock, write_json
 from ..model.task import Report
 from ..run.heartbeat import SLOWER, Heartbeat
@@ -32,8 +32,9 @@ from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
 from .final import rehearse_final, write_final
 from .flops import StepFlops, peak_flops
-from .health import Health, MicroBatchTooLargeError, memory_for, note_smaller_micro_batch, smallest_micro_batch
-from .logs import TrainingLogs, Work
+from .health import Health
+from .logs import NullLogs, TrainingLogs, Work
+from .out_of_memory import MicroBatchTooLargeError, guard, memory_for, note_smaller_micro_batch, smallest_micro_batch
 from .probe import gradient_ratio
 from .schedule import learning_rate
 
@@ -81,77 +82,51 @@ def train(job: Job) -> int:
 
 def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop: list[bool], heart: Heartbeat) -> int:
     settings, vdep, execution = job.recipe.settings, job.recipe.vdep, job.execution
-    plan = build_plan(job, data)
-    heart.beat("reading the last checkpoint")
-    first_step = resume(job, engine)
+    with guard(heart, "reading the last checkpoint"):
+        first_step = resume(job, engine)
     if first_step == 0 and micro_batch == job.configured_micro_batch:
-        heart.beat("rehearsing the last save")
-        with memory_for("writing the weights"):
+        with guard(heart, "rehearsing the last save"):
             rehearse_final(job, engine)
+    plan = build_plan(job, data)
     transform = ImageTransform(load_processor(job.tower), settings.image)
     source = MicroBatches(
         data, plan, transform, engine.rank, engine.ranks, micro_batch, execution.packing, vdep, settings.group_size
     )
-    stream = micro_batches(source, first_step, execution.workers, pin=job.device == "cuda")
-    health = Health(job, data, first_step)
-    flops, peak = StepFlops(engine.task.model), peak_flops(engine.device, settings.precision)
-    logs = (
-        TrainingLogs(job.run, first_step, plan.steps, execution.log_every, peak and peak * engine.ranks, execution.wandb)
-        if engine.rank == 0
-        else None
-    )
-    if logs:
-        log.info("%s: %d samples, %d steps of %d", job.recipe.stage, plan.samples, plan.steps, plan.global_batch)
-    engine.task.train()
-    engine.task.model.model.vision_tower.eval()
-
+    stream = steps(source, first_step, execution.workers, pin=job.device == "cuda")
+    health, flops, logs = Health(job, data, first_step), StepFlops(engine.task.model), open_logs(job, engine, first_step, plan)
     # where steps alternate, none has both losses
-    probed = vdep is not None and vdep.mixing == "batch" and not engine.uses_deepspeed
-
-    for step in range(first_step, plan.steps):
-        heart.beat(f"step {step + 1}")
-        batch = plan.batch(step)
-        counts = count(batch, data, vdep)
-        waited = time.monotonic()
-        received = [receive(step, stream, engine.device) for _ in range(source.rounds(step))]
-        waited = time.monotonic() - waited
-
-        ratio = None
-        if probed and execution.probe_every and step % execution.probe_every == 0:
-            torch.manual_seed(step_seed(settings.seed, step, engine.rank))
-            with memory_for("training", micro_batch_helps=True):
-                ratio = gradient_ratio(engine, [micro for micro, _ in received])
-
-        torch.manual_seed(step_seed(settings.seed, step, engine.rank))
-        engine.set_learning_rate(learning_rate(step, plan.steps, settings))
-        with memory_for("training", micro_batch_helps=True):
-            reports = [engine.micro_step(micro, last) for micro, last in received]
-            norm = engine.apply()
-
-        totals = sum_reports(engine, reports, stop[0])
-        row = step_row(step, batch, counts, totals, norm, learning_rate(step, plan.steps, settings))
-        health.check(row, batch)
-        if logs:
-            lengths = trained_lengths(batch, data, vdep)
-            work = Work(len(batch), int(lengths.sum()), flops(lengths, counts.images, counts.text_tokens), waited)
-            logs.add(row, work, ratio)
-
-        stops, is_last = totals["stop"] > 0, step + 1 == plan.steps
-        if ((step + 1) % execution.save_every == 0 or stops) and not is_last:
-            if logs:
-                logs.sync()
-            heart.beat(f"saving step {step + 1}")
-            save_checkpoint(job.checkpoints, engine, step + 1, job.identity, execution.keep)
-        if stops and not is_last:
-            if logs:
-                log.info("asked to stop: saved after step %d; start again to go on", step + 1)
-                write_json(job.stopped, {"step": step + 1})
+    probed = execution.probe_every and vdep is not None and vdep.mixing == "batch" and not engine.uses_deepspeed
+    engine.task.train()
+    for number in range(first_step, plan.steps):
+        done, is_last = number + 1, number + 1 == plan.steps
+        with guard(heart, f"step {done}", micro_batch_helps=True):
+            waited = -time.monotonic()
+            step, batches = next(stream)
+            waited += time.monotonic()
+            seed, ratio = step_seed(settings.seed, number, engine.rank), None
+            if probed and number % execution.probe_every == 0:
+                torch.manual_seed(seed)
+                ratio = gradient_ratio(engine, batches)
+            torch.manual_seed(seed)
+            rate = learning_rate(number, plan.steps, settings)
+            reports, norm = engine.step(batches, rate)
+            totals = sum_reports(engine, reports, stop[0])
+        row = step_row(step, totals, norm, rate)
+        health.check(row, step.batch)
+        logs.add(row, Work(len(step.batch), int(step.lengths.sum()), flops(step), waited), ratio)
+        stops = totals["stop"] > 0 and not is_last
+        if stops or (done % execution.save_every == 0 and not is_last):
+            logs.sync()
+            with guard(heart, f"saving step {done}"):
+                save_checkpoint(job.checkpoints, engine, done, job.identity, execution.keep)
+        if stops:
+            log.info("asked to stop: saved after step %d; start again to go on", done)
+            if engine.rank == 0:
+                write_json(job.stopped, {"step": done})
             return RESUME_EXIT_CODE
-
-    if logs:
-        logs.close()
-    heart.beat("writing the weights")
-    write_final(job, engine, plan.steps)
+    logs.close()
+    with guard(heart, "writing the weights"):
+        write_final(job, engine, plan.steps)
     return 0
 
 
@@ -177,21 +152,23 @@ def resume(job: Job, engine: Engine) -> int:
         return 0
     folder, manifest = found
     load_checkpoint(folder, manifest, engine)
-    if engine.rank == 0:
-        log.info("resumed after step %d from %s", manifest["step"], folder.name)
+    log.info("resumed after step %d from %s", manifest["step"], folder.name)
     return int(manifest["step"])
+
+
+def open_logs(job: Job, engine: Engine, first_step: int, plan: BatchPlan) -> NullLogs:
+    """The files of a run on rank 0, and nothing on the others."""
+    log.info("%s: %d samples, %d steps of %d", job.recipe.stage, plan.samples, plan.steps, plan.global_batch)
+    if engine.rank != 0:
+        return NullLogs()
+    peak = peak_flops(engine.device, job.recipe.settings.precision)
+    execution = job.execution
+    return TrainingLogs(job.run, first_step, plan.steps, execution.log_every, peak and peak * engine.ranks, execution.wandb)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of a step's dropout on one rank."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "big") >> 1
-
-
-def receive(step: int, stream: Iterator[tuple[int, bool, Batch]], device: torch.device) -> tuple[Batch, bool]:
-    """(micro-batch on the device, whether it is the step's last)."""
-    got, last, batch = next(stream)
-    assert got == step, f"the loader is at step {got}, the loop at {step}"
-    return batch.to(device), last
 
 
 def sum_reports(engine: Engine, reports: list[Report], stop: bool) -> dict[str, float]:
@@ -204,19 +181,17 @@ def sum_reports(engine: Engine, reports: list[Report], stop: bool) -> dict[str, 
     return dict(zip((*Report._fields, "stop"), totals, strict=True))
 
 
-def step_row(
-    step: int, batch: GlobalBatch, counts: Counts, totals: dict[str, float], norm: float, rate: float
-) -> dict[str, Any]:
+def step_row(step: Step, totals: dict[str, float], norm: float, rate: float) -> dict[str, Any]:
     """What ``losses.jsonl`` says of a step: nothing but what the recipe determines."""
     row = {
-        "step": step,
-        "text_loss": totals["text_loss"] if counts.text_tokens else None,
-        "image_loss": totals["image_loss"] if counts.image_positions else None,
+        "step": step.number,
+        "text_loss": totals["text_loss"] if step.text_tokens.any() else None,
+        "image_loss": totals["image_loss"] if step.image_positions.any() else None,
         "gradient_norm": norm,
         "learning_rate": rate,
-        "samples": hashlib.sha256(batch.samples.tobytes()).hexdigest()[:16],
+        "samples": hashlib.sha256(step.batch.samples.tobytes()).hexdigest()[:16],
     }
-    if counts.images:
+    if images := int(step.images.sum()):
         for name in ("norm", "variance", "cosine"):
-            row[f"projector_{name}"] = totals[f"projector_{name}_sum"] / counts.images
+            row[f"projector_{name}"] = totals[f"projector_{name}_sum"] / images
     return row

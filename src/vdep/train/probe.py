@@ -21,7 +21,7 @@ def gradient_ratio(engine: Engine, batches: Sequence[Batch]) -> float | None:
     sums = {name: [torch.zeros_like(p) for p in parameters] for name in ("text", "image")}
     for batch in batches:
         with engine.accelerator.autocast():
-            parts, _ = engine.task.losses(batch)
+            parts, _ = engine.task.losses(batch.to(engine.device))
         for name, loss in (("text", parts.text), ("image", parts.total - parts.text)):
             gradients = torch.autograd.grad(loss, parameters, retain_graph=name == "text", allow_unused=True)
             for total, gradient in zip(sums[name], gradients, strict=True):

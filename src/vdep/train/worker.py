@@ -22,7 +22,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("vdep").setLevel(logging.INFO)
+    logging.getLogger("vdep").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     from ..errors import UserError
     from ..run.job import Job
     from .loop import train
