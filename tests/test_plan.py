@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdep.data.plan import BatchPlan, GlobalBatch, Hybrid, assign, cumulative_share, even_chunks, permutation
+from vdep.data.prepared import PreparedData
+from vdep.train.build import build_plan
 
 ratios = st.sampled_from([1.0, 0.8, 0.5, 0.3, 0.01]) | st.floats(0.01, 1.0)
 plans = st.builds(
@@ -248,3 +254,64 @@ def test_groups_reorder_a_batch_and_share_its_tokens_out(size: int) -> None:
         assert sorted(sorted_batch) == sorted(grouped), "the same global batch"
         runs = [[lengths[batch[i : i + size]].sum() for i in range(0, 64, size)] for batch in (sorted_batch, grouped)]
         assert np.std(runs[1]) < np.std(runs[0]) / 2, "and its groups alike, where sorted ones are not"
+
+
+ARMS = (
+    None,
+    *(Hybrid(ratio, schedule, mixing) for ratio in (1.0, 0.8, 0.5) for schedule, mixing in (
+        ("interleaved", "batch"), ("interleaved", "steps"), ("fused", "batch"),
+    )),
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 120), st.integers(1, 20), st.integers(0, 2**31))
+def test_arms_of_one_seed_see_one_order_of_samples_in_each_mode(n: int, size: int, seed: int) -> None:
+    """To within a global batch, in which the modes are mixed at random: what was trained after any step is the beginning of one
+    order, that of the baseline, and in VDEP mode of one order, too, which a smaller ratio leaves earlier."""
+    plain = make(n, size, seed, epochs=2)
+    in_text = np.concatenate([plain.batch(step).samples for step in range(plain.steps)])
+    whole = make(n, 1, seed, Hybrid(1.0, "interleaved"), epochs=2)
+    epochs = np.split(np.array([b.samples[0] for s in range(whole.steps) if (b := whole.batch(s)).image_loss[0]]), 2)
+    for arm in ARMS:
+        plan = make(n, size, seed, arm, epochs=2)
+        # a fused step draws its samples in VDEP mode from those that it has in LLaVA mode
+        in_image = in_text[:0] if arm and arm.schedule == "fused" else np.concatenate([e[: plan.vdep_samples] for e in epochs])
+        for name, order in (("text_loss", in_text), ("image_loss", in_image)):
+            at = 0
+            for step in range(plan.steps) if len(order) else ():
+                batch = plan.batch(step)
+                mine = batch.samples[getattr(batch, name)]
+                assert sorted(mine) == sorted(order[at : at + len(mine)]), (arm, name, step)
+                at += len(mine)
+            assert at == len(order)
+
+
+def batches_of(data: Any, stage: str, vdep: dict[str, Any] | None = None, **stage_settings: Any) -> list[bytes]:
+    recipe = world.make_study(vdep=vdep, epochs=2, **stage_settings).recipe("tiny", "run", stage)  # type: ignore[arg-type]
+    plan = build_plan(SimpleNamespace(recipe=recipe), data)  # type: ignore[arg-type]
+    batches = [plan.batch(step) for step in range(plan.steps)]
+    return [b"".join(array.tobytes() for array in (b.samples, b.text_loss, b.image_loss)) for b in batches]
+
+
+@pytest.mark.parametrize("schedule", [{}, {"schedule": "fused"}, {"mixing": "steps"}])
+def test_arms_that_agree_in_seed_schedule_and_ratio_see_the_same_batches(schedule: dict[str, Any], captions: Path) -> None:
+    data = PreparedData(captions)
+    reference = batches_of(data, "pretrain", {"ratio": 0.5, **schedule})
+    others: list[dict[str, Any]] = [
+        {"alpha": 0.0}, {"alpha": 0.1}, {"loss": "inverse_l2"}, {"loss": "sigmoid_l2"}, {"position": "next"},
+        {"detach_target": False}, {"distance": "root"}, {"reduction": "sum_dims"}, {"normalize": "layer_norm"},
+    ]  # fmt: skip
+    for other in others:
+        assert batches_of(data, "pretrain", {"ratio": 0.5, **schedule, **other}) == reference
+    for other in ({"ratio": 0.8, **schedule}, None):
+        assert batches_of(data, "pretrain", other) != reference
+    assert batches_of(data, "pretrain", {"ratio": 0.5, **schedule}, seed=7) != reference
+
+
+def test_arms_of_one_seed_see_the_same_batches_in_sft(conversations: Path) -> None:
+    data = PreparedData(conversations)
+    reference = batches_of(data, "finetune")
+    for vdep in ({"ratio": 0.5}, {"schedule": "fused"}, {"mixing": "steps", "auto_image": "token"}):
+        assert batches_of(data, "finetune", vdep) == reference
+    assert batches_of(data, "finetune", seed=7) != reference
