@@ -61,6 +61,15 @@ OUT_OF_MEMORY = """
     task.AlignmentTask.forward = full
 """
 
+NO_ROOM_FOR_A_BATCH = """
+    import torch
+    import vdep.data.collate as collate
+    def full(self, device):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+    if os.environ['RANK'] == '1':
+        collate.Batch.to = full
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
@@ -132,7 +141,7 @@ def test_a_normalisation_group_that_stays_whole_is_the_smallest_micro_batch(runs
 
 @pytest.mark.slow
 def test_what_does_not_fit_at_all_is_said(runs: Runs, tmp_path: Path) -> None:
-    environment = patched(tmp_path / "patch", OUT_OF_MEMORY.format(rows=0, rank="1"))
+    environment = patched(tmp_path / "patch", NO_ROOM_FOR_A_BATCH)
     process = start(runs.command("too-large", micro_batch=1, processes=2), **environment)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1
