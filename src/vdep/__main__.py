@@ -68,7 +68,9 @@ def _train(arguments: argparse.Namespace) -> int:
     data = PreparedManifest.open(manifests["data"])
     if data.digest != recipe.data.digest:
         raise DataError(f"{manifests['data']} is of another preparation than the recipe's: name the right one with --data")
-    data.verify_archives()
+    validation = PreparedManifest.open(Path(arguments.validation)) if arguments.validation else None
+    for prepared in filter(None, (data, validation)):
+        prepared.verify_archives()
     initial = None
     if arguments.initial:
         initial = FinishedStage.open(Path(arguments.initial))
@@ -87,6 +89,7 @@ def _train(arguments: argparse.Namespace) -> int:
         language_model=language_model.folder.resolve(),
         data=data.folder.resolve(),
         initial=initial.weights if initial else None,
+        validation=validation.folder.resolve() if validation else None,
         run=(done.parent / recipe.key).resolve(),
         inputs=inputs,
     )
@@ -253,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--tower", required=True, help="manifest of the vision tower")
     command.add_argument("--language-model", required=True, help="manifest of the language model")
     command.add_argument("--data", required=True, help="manifest of the prepared data")
+    command.add_argument("--validation", help="manifest of prepared data whose text loss is to be measured meanwhile")
     command.add_argument("--initial", help="done.json of the stage before")
     command.add_argument("--done", required=True, help="written last; the run's folder lies beside it")
     command.set_defaults(run=_train)

@@ -23,6 +23,8 @@ class Job(Settings):
     initial: Path | None
     deepspeed: Path
     run: Path
+    validation: Path | None = None
+    """Prepared data whose text loss is measured beside training; no weight depends on it, and so it is none of the inputs."""
     inputs: dict[str, str]
     """SHA-256 of the manifests of everything the training reads: a checkpoint made from other inputs is refused."""
 

@@ -503,6 +503,8 @@ class StageExecution(Settings):
     keep: Annotated[int, Field(ge=1)] = 2
     log_every: Annotated[int, Field(ge=1)] = 10
     probe_every: Annotated[int, Field(ge=0)] = 100
+    validation_samples: Annotated[int, Field(ge=1)] = 1024
+    """How many samples of a validation set, its first, are looked at whenever a checkpoint is saved."""
     activation_checkpointing: bool = False
     packing: bool = False
     """Whether the samples of a micro-batch follow each other in one row, without padding, instead of one row each."""

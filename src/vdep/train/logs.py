@@ -12,6 +12,7 @@ import os
 import resource
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ class NullLogs:
 
     def add(self, row: dict[str, Any], work: Work, gradient_ratio: float | None) -> None: ...
 
+    def validated(self, steps: int, text_loss: float, tokens: int) -> None: ...
+
     def sync(self) -> None: ...
 
     def close(self) -> None: ...
@@ -133,6 +136,8 @@ class TrainingLogs(NullLogs):
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.run = run
+        self.first_step = first_step
         self.every = every
         self.steps = steps
         self.losses = StepLog(run / "losses.jsonl", first_step)
@@ -158,6 +163,20 @@ class TrainingLogs(NullLogs):
         if self.wandb is not None:
             self.wandb.log(row, step=step)
         log.info("%s", progress_line(row, self.steps))
+
+    @cached_property
+    def validation(self) -> StepLog:
+        """Each row's step is how many were trained before it; an attempt begins with a row of its own."""
+        return StepLog(self.run / "validation.jsonl", self.first_step)
+
+    def validated(self, steps: int, text_loss: float, tokens: int) -> None:
+        """The text loss on the validation set, a mean over so many tokens, after so many steps."""
+        self.validation.write({"step": steps, "text_loss": text_loss, "tokens": tokens})
+        self.validation.sync()
+        self.board.add_scalar("validation_text_loss", text_loss, steps)
+        if self.wandb is not None:
+            self.wandb.log({"validation_text_loss": text_loss}, step=steps)
+        log.info("after step %d/%d: validation text %.4f, over %d tokens", steps, self.steps, text_loss, tokens)
 
     def sync(self) -> None:
         """Make every row durable: a checkpoint is never newer than the log."""

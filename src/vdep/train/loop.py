@@ -37,6 +37,7 @@ from .logs import NullLogs, TrainingLogs, Work
 from .out_of_memory import MicroBatchTooLargeError, guard, memory_for, note_smaller_micro_batch, smallest_micro_batch
 from .probe import gradient_ratio
 from .schedule import learning_rate
+from .validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     )
     stream = steps(source, first_step, execution.workers, pin=job.device == "cuda")
     health, flops, logs = Health(job, data, first_step), StepFlops(engine.task.model), open_logs(job, engine, first_step, plan)
+    validation = Validation(job, engine, transform, micro_batch, heart, logs)
+    validation.after(first_step)
     # where steps alternate, none has both losses
     probed = execution.probe_every and vdep is not None and vdep.mixing == "batch" and not engine.uses_deepspeed
     engine.task.train()
@@ -124,6 +127,8 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
             if engine.rank == 0:
                 write_json(job.stopped, {"step": done})
             return RESUME_EXIT_CODE
+        if done % execution.save_every == 0 or is_last:
+            validation.after(done)
     logs.close()
     with guard(heart, "writing the weights"):
         write_final(job, engine, plan.steps)
