@@ -73,4 +73,4 @@ rule evaluate:
         recipe=lambda w: STUDY.evaluation_recipe(w.model, w.variant, w.benchmark).canonical,
     shell:
         "$VDEP evaluate --recipe {params.recipe:q} --execution {resources.execution:q} "
-        "--checkpoint {input.checkpoint:q} --data {input.data:q} --graded {input.graded:q} --scores {output:q} > {log:q} 2>&1"
+        "--checkpoint {input.checkpoint:q} --data {input.data:q} --graded={input.graded:q} --scores {output:q} > {log:q} 2>&1"

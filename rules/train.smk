@@ -23,7 +23,8 @@ rule pretrain:
         recipe=lambda w: STUDY.recipe(w.model, w.variant, "pretrain", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
-        "--language-model {input.language_model:q} --data {input.data:q} --done {output:q} 2>&1 | tee {log:q}"
+        "--language-model {input.language_model:q} --data {input.data:q} --validation={input.validation:q} --done {output:q} "
+        "2>&1 | tee {log:q}"
 
 
 rule finetune:
@@ -49,7 +50,8 @@ rule finetune:
         recipe=lambda w: STUDY.recipe(w.model, w.variant, "finetune", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
-        "--language-model {input.language_model:q} --data {input.data:q} --initial {input.initial:q} --done {output:q} "
+        "--language-model {input.language_model:q} --data {input.data:q} --validation={input.validation:q} "
+        "--initial {input.initial:q} --done {output:q} "
         "2>&1 | tee {log:q}"
 
 

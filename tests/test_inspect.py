@@ -120,6 +120,5 @@ def test_a_question_as_a_table_ends_where_the_answer_begins(assets: Path, capsys
 
 
 def test_a_question_and_data_at_once_are_refused(data: Path, assets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        inspect(data, assets, "--question", "What?")
-    assert "not allowed with argument" in capsys.readouterr().err
+    assert inspect(data, assets, "--question", "What?") == 2
+    assert "give one of --data and --question" in capsys.readouterr().err

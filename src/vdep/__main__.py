@@ -2,56 +2,103 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+from typer import Argument, Option
+
+from . import __version__
 from .errors import CheckpointError, ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from .evaluation.run import EvaluationJob
 
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-def _fetch(arguments: argparse.Namespace) -> int:
+# What several commands are told. Each command imports what it needs when it runs: `vdep --version` waits for no torch.
+Recipe = Annotated[str, Option(help="what determines the result, as JSON")]
+Execution = Annotated[str, Option(help="how it is run, as JSON")]
+Written = Annotated[Path, Option(help="written last; everything else lies beside it")]
+Finetuned = Annotated[Path, Option(help="done.json of the SFT")]
+Tower = Annotated[Path, Option(help="manifest of the vision tower")]
+Benchmark = Annotated[Path, Option(help="manifest of the benchmark's data")]
+Answers = Annotated[Path, Option(help="what `vdep answer` wrote last")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, Option()],
+    asset: Annotated[str, Option(help="the asset's entry in the configuration, as JSON")],
+    manifest: Written,
+) -> None:
+    """Download an asset, or make it."""
     from pydantic import TypeAdapter
 
-    from .assets.fetch import fetch, make
+    from .assets import fetch
     from .study.settings import Asset, MadeAsset
 
-    asset = TypeAdapter(Asset).validate_json(arguments.asset)
-    folder = Path(arguments.manifest).parent
-    if isinstance(asset, MadeAsset):
-        make(arguments.name, asset, folder)
+    entry: Any = TypeAdapter(Asset).validate_json(asset)
+    if isinstance(entry, MadeAsset):
+        fetch.make(name, entry, manifest.parent)
     else:
-        fetch(arguments.name, asset, folder, Path.cwd())
-    return 0
+        fetch.fetch(name, entry, manifest.parent, Path.cwd())
 
 
-def _prepare(arguments: argparse.Namespace) -> int:
+@app.command()
+def prepare(
+    recipe: Recipe,
+    inputs: Annotated[list[Path], Option(help="manifests of the dataset's assets and the tokenizer's")],
+    manifest: Written,
+    more: Annotated[list[Path] | None, Argument(hidden=True, help="the second of --inputs, and so on")] = None,
+    workers: int = 1,
+) -> None:
+    """Check and tokenise a dataset."""
     from .artifacts import AssetManifest
-    from .data.prepare import ArchiveRoute, prepare
+    from .data import prepare
     from .study.recipe import PreparationRecipe
 
-    recipe = PreparationRecipe.model_validate_json(arguments.recipe)
-    assets = {asset.asset: asset for asset in map(AssetManifest.open, map(Path, arguments.inputs))}
-    dataset = recipe.dataset
+    wanted = PreparationRecipe.model_validate_json(recipe)
+    assets = {asset.asset: asset for asset in map(AssetManifest.open, (*inputs, *(more or ())))}
+    dataset = wanted.dataset
     conversations = assets[dataset.conversations]
-    prepare(
-        recipe,
+    prepare.prepare(
+        wanted,
         conversations.folder / dataset.file if dataset.file else conversations.only_file(".json"),
-        assets[recipe.tokenizer].folder,
-        [ArchiveRoute(assets[e.asset].images(), e.prefix, e.folder) for e in dataset.images],
-        Path(arguments.manifest).parent,
-        arguments.workers,
+        assets[wanted.tokenizer].folder,
+        [prepare.ArchiveRoute(assets[e.asset].images(), e.prefix, e.folder) for e in dataset.images],
+        manifest.parent,
+        workers,
     )
-    return 0
 
 
-def _train(arguments: argparse.Namespace) -> int:
+@app.command()
+def train(
+    recipe: Recipe,
+    execution: Execution,
+    tower: Tower,
+    language_model: Annotated[Path, Option(help="manifest of the language model")],
+    data: Annotated[Path, Option(help="manifest of the prepared data")],
+    done: Written,
+    initial: Annotated[Path | None, Option(help="done.json of the stage before")] = None,
+    validation: Annotated[str, Option(help="manifest of prepared data on which the text loss is measured")] = "",
+) -> None:
+    """Run or resume one stage of a training."""
     from .artifacts import AssetManifest, FinishedStage, PreparedManifest
     from .files import sha256
     from .run.job import Job
@@ -59,280 +106,225 @@ def _train(arguments: argparse.Namespace) -> int:
     from .study.recipe import TrainingRecipe
     from .study.settings import StageExecution
 
-    recipe = TrainingRecipe.model_validate_json(arguments.recipe)
-    execution = json.loads(arguments.execution)
-    done = Path(arguments.done)
-    manifests = {name: Path(getattr(arguments, name)) for name in ("tower", "language_model", "data")}
+    wanted, how = TrainingRecipe.model_validate_json(recipe), json.loads(execution)
+    manifests = {"tower": tower, "language_model": language_model, "data": data}
     inputs = {name: sha256(path) for name, path in manifests.items()}
-    tower, language_model = (AssetManifest.open(manifests[name]) for name in ("tower", "language_model"))
-    data = PreparedManifest.open(manifests["data"])
-    if data.digest != recipe.data.digest:
-        raise DataError(f"{manifests['data']} is of another preparation than the recipe's: name the right one with --data")
-    validation = PreparedManifest.open(Path(arguments.validation)) if arguments.validation else None
-    for prepared in filter(None, (data, validation)):
-        prepared.verify_archives()
-    initial = None
-    if arguments.initial:
-        initial = FinishedStage.open(Path(arguments.initial))
-        inputs["initial"] = sha256(Path(arguments.initial))
-    if (initial and initial.recipe) != recipe.initial:
+    weights = {name: AssetManifest.open(manifests[name]).folder.resolve() for name in ("tower", "language_model")}
+    prepared = PreparedManifest.open(data)
+    if prepared.digest != wanted.data.digest:
+        raise DataError(f"{data} is of another preparation than the recipe's: name the right one with --data")
+    measured = PreparedManifest.open(Path(validation)) if validation else None
+    for each in filter(None, (prepared, measured)):
+        each.verify_archives()
+    before = None
+    if initial:
+        before = FinishedStage.open(initial)
+        inputs["initial"] = sha256(initial)
+    if (before and before.recipe) != wanted.initial:
         raise CheckpointError(
-            f"--initial {arguments.initial} has the recipe {initial and initial.recipe}, and this {recipe.stage} starts from "
-            f"{recipe.initial}: name the done.json of its own stage 1"
+            f"--initial {initial} has the recipe {before and before.recipe}, and this {wanted.stage} starts from "
+            f"{wanted.initial}: name the done.json of its own stage 1"
         )
     job = Job(
-        recipe=recipe,
-        execution=StageExecution.model_validate(execution["settings"]),
-        device=execution["device"],
-        deepspeed=Path(execution["deepspeed"]).resolve(),
-        tower=tower.folder.resolve(),
-        language_model=language_model.folder.resolve(),
-        data=data.folder.resolve(),
-        initial=initial.weights if initial else None,
-        validation=validation.folder.resolve() if validation else None,
-        run=(done.parent / recipe.key).resolve(),
+        recipe=wanted,
+        execution=StageExecution.model_validate(how["settings"]),
+        device=how["device"],
+        deepspeed=Path(how["deepspeed"]).resolve(),
+        data=prepared.folder.resolve(),
+        initial=before.weights if before else None,
+        validation=measured.folder.resolve() if measured else None,
+        run=(done.parent / wanted.key).resolve(),
         inputs=inputs,
+        **weights,
     )
-    return launch(job, done)
+    raise typer.Exit(launch(job, done))
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
+@app.command()
+def evaluate(
+    recipe: Recipe,
+    execution: Execution,
+    checkpoint: Finetuned,
+    data: Benchmark,
+    scores: Written,
+    graded: Annotated[str, Option(help="what `vdep grade` wrote: these answers are scored")] = "",
+) -> None:
+    """Run one checkpoint on one benchmark."""
     from .evaluation.run import evaluate
 
-    graded = Path(arguments.graded) if arguments.graded else None
-    evaluate(_evaluation_job(arguments, Path(arguments.scores), graded))
-    return 0
+    evaluate(_evaluation_job(recipe, execution, checkpoint, data, scores, Path(graded) if graded else None))
 
 
-def _answer(arguments: argparse.Namespace) -> int:
+@app.command()
+def answer(recipe: Recipe, execution: Execution, checkpoint: Finetuned, data: Benchmark, answers: Written) -> None:
+    """As evaluate, but without grades and scores."""
     from .evaluation.run import answer
 
-    answer(_evaluation_job(arguments, Path(arguments.answers)))
-    return 0
+    answer(_evaluation_job(recipe, execution, checkpoint, data, answers))
 
 
-def _evaluation_job(arguments: argparse.Namespace, output: Path, graded: Path | None = None) -> EvaluationJob:
+def _evaluation_job(
+    recipe: str, execution: str, checkpoint: Path, data: Path, output: Path, graded: Path | None = None
+) -> EvaluationJob:
     from .artifacts import AssetManifest
     from .evaluation.run import EvaluationJob
     from .study.recipe import EvaluationRecipe
 
-    execution = json.loads(arguments.execution)
+    how = json.loads(execution)
     return EvaluationJob(
-        recipe=EvaluationRecipe.model_validate_json(arguments.recipe),
-        checkpoint=Path(arguments.checkpoint),
-        asset=AssetManifest.open(Path(arguments.data)).folder,
+        recipe=EvaluationRecipe.model_validate_json(recipe),
+        checkpoint=checkpoint,
+        asset=AssetManifest.open(data).folder,
         output=output,
-        cache=Path(execution["cache"]).resolve(),
-        device=execution["device"],
-        threads=execution["threads"],
-        batch_size=execution["batch_size"],
+        cache=Path(how["cache"]).resolve(),
+        device=how["device"],
+        threads=how["threads"],
+        batch_size=how["batch_size"],
         graded=graded,
     )
 
 
-def _grade(arguments: argparse.Namespace) -> int:
+@app.command()
+def grade(
+    judge: Annotated[str, Option(help="who grades, as JSON; OPENAI_BASE_URL and OPENAI_API_KEY say where")],
+    execution: Execution,
+    answers: Answers,
+    graded: Written,
+) -> None:
+    """Have a judge grade answers; needs no GPU."""
     from .evaluation.grades import grade
     from .study.settings import Judge, JudgeExecution
 
-    limits = JudgeExecution.model_validate_json(arguments.execution)
-    grade(Path(arguments.answers), Path(arguments.graded), Judge.model_validate_json(arguments.judge), limits)
-    return 0
+    grade(answers, graded, Judge.model_validate_json(judge), JudgeExecution.model_validate_json(execution))
 
 
-def _attention(arguments: argparse.Namespace) -> int:
+@app.command()
+def attention(
+    settings: Annotated[str, Option(help="question, template and so on, as JSON")],
+    execution: Execution,
+    checkpoint: Finetuned,
+    images: Annotated[Path, Option(help="manifest of the pictures")],
+    output: Annotated[Path, Option()],
+) -> None:
+    """How much a question attends to each image token."""
     from .artifacts import AssetManifest, FinishedStage
     from .report.attention import flow, list_images
 
-    settings = json.loads(arguments.settings)
-    images = list_images(AssetManifest.open(Path(arguments.images)).folder / settings["folder"])
+    wanted = json.loads(settings)
+    pictures = list_images(AssetManifest.open(images).folder / wanted["folder"])
     flow(
-        FinishedStage.open(Path(arguments.checkpoint)).weights,
-        settings["template"],
-        settings["image_path"],
-        images[: settings["curve_samples"]],
-        settings["question"],
-        settings["samples"],
-        json.loads(arguments.execution)["device"],
-        settings["precision"],
-    ).save(Path(arguments.output))
-    return 0
+        FinishedStage.open(checkpoint).weights,
+        wanted["template"],
+        wanted["image_path"],
+        pictures[: wanted["curve_samples"]],
+        wanted["question"],
+        wanted["samples"],
+        json.loads(execution)["device"],
+        wanted["precision"],
+    ).save(output)
 
 
-def _inspect(arguments: argparse.Namespace) -> int:
+@app.command()
+def inspect(
+    template: Annotated[Literal["plain", "vicuna_v1", "phi"], Option()],
+    tokenizer: Annotated[Path, Option(help="folder of a language model or its tokenizer")],
+    data: Annotated[Path | None, Option(help="conversations as LLaVA JSON; images are not opened")] = None,
+    question: Annotated[str | None, Option(help="what a model is asked at evaluation; <image> is a picture")] = None,
+    index: Annotated[int | None, Option(help="one sample, from 0; without it all, a line of JSON each")] = None,
+    as_json: Annotated[bool, Option("--json", help="no table: -200 is the image, -100 is ignored")] = False,
+    image_tokens: Annotated[int, Option(help="how many tokens an image counts for --max-length")] = 576,
+    max_length: int = 2048,
+) -> None:
+    """What becomes of a sample or a question, token by token."""
+    if (data is None) == (question is None):
+        raise typer.BadParameter("give one of --data and --question")
     from rich.console import Console
 
     from .data.inspect import inspect, inspect_question, print_question, print_table
     from .data.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(arguments.tokenizer)
+    known = load_tokenizer(tokenizer)
     console = Console(highlight=False)
-    if arguments.question is not None:
-        asked = inspect_question(arguments.question, arguments.template, tokenizer)
-        if arguments.json:
-            sys.stdout.write(asked.as_json() + "\n")
+    if question is not None:
+        asked = inspect_question(question, template, known)
+        if as_json:
+            print(asked.as_json())
         else:
-            print_question(asked, tokenizer, arguments.image_tokens, console)
-        return 0
-    found = inspect(
-        arguments.data, arguments.template, tokenizer, arguments.image_tokens, arguments.max_length, arguments.index
-    )
-    for shown in found:
-        if arguments.json or arguments.index is None:
-            sys.stdout.write(shown.as_json() + "\n")
+            print_question(asked, known, image_tokens, console)
+    for shown in inspect(data, template, known, image_tokens, max_length, index) if data is not None else ():
+        if as_json or index is None:
+            print(shown.as_json())
         elif shown.defect is not None:
             raise DataError(f"sample {shown.index} (id {shown.id}), {shown.defect['kind']}: {shown.defect['message']}")
         else:
-            print_table(shown, arguments.template, tokenizer, arguments.image_tokens, console)
-    return 0
+            print_table(shown, template, known, image_tokens, console)
 
 
-def _import_llava(arguments: argparse.Namespace) -> int:
+@app.command()
+def import_llava(
+    source: Annotated[Path, Option(help="folder of a full checkpoint, or mm_projector.bin")],
+    tower: Annotated[Path, Option(help="folder of the vision tower")],
+    image: Annotated[Literal["crop", "pad", "warp"], Option(help="how images were prepared in SFT")],
+    output: Annotated[Path, Option()],
+    language_model: Annotated[Path | None, Option(help="folder of the language model, for mm_projector.bin")] = None,
+) -> None:
+    """A checkpoint of the original LLaVA as one of ours."""
     from .model.original import import_original
 
-    import_original(arguments.source, arguments.tower, arguments.language_model, arguments.image, arguments.output)
-    return 0
+    import_original(source, tower, language_model, image, output)
 
 
-def _import_checkpoint(arguments: argparse.Namespace) -> int:
+@app.command()
+def import_checkpoint(
+    recipe: Recipe,
+    tower: Tower,
+    checkpoint: Annotated[Path, Option(help="manifest of the checkpoint, in the layout of the original LLaVA")],
+    done: Written,
+) -> None:
+    """A checkpoint of others in the place of a training."""
     from .model.imported import import_checkpoint
     from .study.recipe import ImportRecipe
 
-    recipe = ImportRecipe.model_validate_json(arguments.recipe)
-    import_checkpoint(recipe, Path(arguments.tower), Path(arguments.checkpoint), Path(arguments.done))
-    return 0
+    import_checkpoint(ImportRecipe.model_validate_json(recipe), tower, checkpoint, done)
 
 
-def _export_llava(arguments: argparse.Namespace) -> int:
+@app.command()
+def export_llava(
+    checkpoint: Annotated[Path, Option(help="folder of an SFT, or projector.safetensors of stage 1")],
+    output: Annotated[Path, Option(help="a folder, or a file such as mm_projector.bin")],
+    language_model: Annotated[Path | None, Option(help="folder of the language model, whose tokenizer goes along")] = None,
+    tower_name: Annotated[str | None, Option(help="for mm_vision_tower: openai/clip-vit-large-patch14-336")] = None,
+) -> None:
+    """A checkpoint of ours as one of the original LLaVA."""
     from safetensors.torch import load_file
 
     from .artifacts import FINAL, FinishedStage
     from .model.original import export_original, projector_to_original
 
-    is_projector = arguments.checkpoint.suffix == ".safetensors"
-    FinishedStage.open((arguments.checkpoint.parent if is_projector else arguments.checkpoint) / FINAL)
+    is_projector = checkpoint.suffix == ".safetensors"
+    FinishedStage.open((checkpoint.parent if is_projector else checkpoint) / FINAL)
     if is_projector:
-        projector_to_original(load_file(arguments.checkpoint), arguments.output)
-    elif arguments.language_model is None or arguments.tower_name is None:
+        projector_to_original(load_file(checkpoint), output)
+    elif language_model is None or tower_name is None:
         raise ConfigError("a whole checkpoint needs --language-model and --tower-name")
     else:
-        export_original(arguments.checkpoint, arguments.language_model, arguments.tower_name, arguments.output)
-    return 0
+        export_original(checkpoint, language_model, tower_name, output)
 
 
-def _schema(arguments: argparse.Namespace) -> int:
+@app.command()
+def schema() -> None:
+    """Print the configuration's JSON schema."""
     from .study.schema import schema_text
 
     sys.stdout.write(schema_text())
-    return 0
 
 
-def _lock(arguments: argparse.Namespace) -> int:
+@app.command()
+def lock(resources: Path = Path("resources"), lock: Path = Path("config/lock.yaml")) -> None:
+    """Record revisions, hashes and sizes of downloads."""
     from .assets.lock import write_lock
 
-    write_lock(Path(arguments.resources), Path(arguments.lock))
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(prog="vdep", description=__doc__)
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser("fetch", help="download an asset, or make it")
-    command.add_argument("--name", required=True)
-    command.add_argument("--asset", required=True, help="the asset's entry in the configuration, as JSON")
-    command.add_argument("--manifest", required=True, help="written last; the files lie beside it")
-    command.set_defaults(run=_fetch)
-
-    command = commands.add_parser("prepare", help="check and tokenise a dataset")
-    command.add_argument("--recipe", required=True, help="a preparation recipe as JSON")
-    command.add_argument("--inputs", required=True, nargs="+", help="manifests of the dataset's assets and the tokenizer's")
-    command.add_argument("--manifest", required=True, help="written last; the prepared data lies beside it")
-    command.add_argument("--workers", type=int, default=1)
-    command.set_defaults(run=_prepare)
-
-    command = commands.add_parser("train", help="run or resume one stage of a training")
-    command.add_argument("--recipe", required=True, help="a training recipe as JSON")
-    command.add_argument("--execution", required=True, help="how to run it, as JSON")
-    command.add_argument("--tower", required=True, help="manifest of the vision tower")
-    command.add_argument("--language-model", required=True, help="manifest of the language model")
-    command.add_argument("--data", required=True, help="manifest of the prepared data")
-    command.add_argument("--validation", help="manifest of prepared data whose text loss is to be measured meanwhile")
-    command.add_argument("--initial", help="done.json of the stage before")
-    command.add_argument("--done", required=True, help="written last; the run's folder lies beside it")
-    command.set_defaults(run=_train)
-
-    evaluate = commands.add_parser("evaluate", help="run one checkpoint on one benchmark")
-    answer = commands.add_parser("answer", help="the same for a benchmark that a server grades, without grades and scores")
-    for command in (evaluate, answer):
-        command.add_argument("--recipe", required=True, help="an evaluation recipe as JSON")
-        command.add_argument("--execution", required=True, help="how to run it, as JSON")
-        command.add_argument("--checkpoint", required=True, help="done.json of the SFT")
-        command.add_argument("--data", required=True, help="manifest of the benchmark's data")
-    evaluate.add_argument("--graded", nargs="?", help="what `vdep grade` wrote: these answers are scored")
-    evaluate.add_argument("--scores", required=True, help="written last; the samples lie beside it")
-    evaluate.set_defaults(run=_evaluate)
-    answer.add_argument("--answers", required=True, help="written last; what has been answered lies beside it")
-    answer.set_defaults(run=_answer)
-
-    command = commands.add_parser("grade", help="have a judge's server grade what `vdep answer` wrote; needs no GPU")
-    command.add_argument("--judge", required=True, help="who grades, as JSON; OPENAI_BASE_URL and OPENAI_API_KEY say where")
-    command.add_argument("--execution", required=True, help="how it is asked, as JSON")
-    command.add_argument("--answers", required=True)
-    command.add_argument("--graded", required=True, help="written last; the grades so far lie beside it")
-    command.set_defaults(run=_grade)
-
-    command = commands.add_parser("attention", help="how much a question's words attend to each image token")
-    command.add_argument("--settings", required=True, help="question, template and so on, as JSON")
-    command.add_argument("--execution", required=True, help="how to run it, as JSON")
-    command.add_argument("--checkpoint", required=True, help="done.json of the SFT")
-    command.add_argument("--images", required=True, help="manifest of the pictures")
-    command.add_argument("--output", required=True)
-    command.set_defaults(run=_attention)
-
-    command = commands.add_parser(
-        "inspect", help="show what a sample or a question becomes: its tokens, and which of them are trained"
-    )
-    command.add_argument("--template", required=True, choices=("plain", "vicuna_v1", "phi"))
-    command.add_argument("--tokenizer", required=True, type=Path, help="folder of a language model or its tokenizer")
-    what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", type=Path, help="conversations as LLaVA JSON; images are not opened")
-    what.add_argument("--question", help="show what a model is asked at evaluation; <image> stands for a picture")
-    command.add_argument("--index", type=int, help="one sample, counted from 0; without it all, a line of JSON each")
-    command.add_argument("--json", action="store_true", help="JSON instead of a table: -200 is the image, -100 is ignored")
-    command.add_argument("--image-tokens", type=int, default=576, help="how many tokens an image counts for --max-length")
-    command.add_argument("--max-length", type=int, default=2048)
-    command.set_defaults(run=_inspect)
-
-    command = commands.add_parser("import-llava", help="a checkpoint of the original LLaVA as one of ours")
-    command.add_argument("--source", required=True, type=Path, help="folder of a full checkpoint, or mm_projector.bin")
-    command.add_argument("--tower", required=True, type=Path, help="folder of the vision tower")
-    command.add_argument("--language-model", type=Path, help="folder of the language model, for mm_projector.bin")
-    command.add_argument("--image", required=True, choices=("crop", "pad", "warp"), help="how images were prepared in SFT")
-    command.add_argument("--output", required=True, type=Path)
-    command.set_defaults(run=_import_llava)
-
-    command = commands.add_parser("import-checkpoint", help="a downloaded checkpoint of others, in the place of a training")
-    command.add_argument("--recipe", required=True, help="an import recipe as JSON")
-    command.add_argument("--tower", required=True, help="manifest of the vision tower")
-    command.add_argument("--checkpoint", required=True, help="manifest of the checkpoint, in the layout of the original LLaVA")
-    command.add_argument("--done", required=True, help="written last; the weights lie beside it")
-    command.set_defaults(run=_import_checkpoint)
-
-    command = commands.add_parser("export-llava", help="one of our checkpoints in the layout of the original LLaVA")
-    command.add_argument("--checkpoint", required=True, type=Path, help="folder of an SFT, or projector.safetensors of stage 1")
-    command.add_argument("--language-model", type=Path, help="folder of the language model, whose tokenizer goes along")
-    command.add_argument("--tower-name", help="what mm_vision_tower shall say: openai/clip-vit-large-patch14-336")
-    command.add_argument("--output", required=True, type=Path, help="a folder, or a file such as mm_projector.bin")
-    command.set_defaults(run=_export_llava)
-
-    command = commands.add_parser("schema", help="print the JSON schema of the configuration (config/schema.json)")
-    command.set_defaults(run=_schema)
-
-    command = commands.add_parser("lock", help="record the revisions, hashes and sizes of what was downloaded")
-    command.add_argument("--resources", default="resources")
-    command.add_argument("--lock", default="config/lock.yaml")
-    command.set_defaults(run=_lock)
-    return whole
+    write_lock(resources, lock)
 
 
 def main() -> int:
@@ -342,14 +334,16 @@ def main() -> int:
 def run(command_line: list[str]) -> int:
     """Run one command in this process; returns its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
-    arguments = parser().parse_args(command_line)
     try:
-        return int(arguments.run(arguments))
+        app(command_line, prog_name="vdep")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except UserError as error:
         if os.environ.get("VDEP_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
 
 
 if __name__ == "__main__":
