@@ -54,6 +54,7 @@ def main() -> None:
         config = world.study_config(vdep={"alpha": 0.5}, global_batch=16)
         sys.setprofile(note)
         study = world.load_study(config)
+        study.recipe("tiny", "run", "pretrain")
         prepared = world.prepare(study, assets, Path(scratch, "prepared"), "pretrain")
         code = command_line.run(world.train_command(study, assets, prepared, out, "pretrain"))
         sys.setprofile(None)
