@@ -238,6 +238,12 @@ def test_done_json_is_bound_to_the_weights(
         error = refused(everything, command, capsys)
         assert str(done) in error or FINAL in error, what
         assert error.endswith("and train (or import) again."), what
+    final = everything.root / "sft" / "run" / FINAL
+    beside = final.read_text()
+    for path, edited in ((done, document), (final, read_json(final))):
+        write_json(path, edited | {"digest": read_json(others)["digest"]})
+    assert "its digest is not that of its files" in refused(everything, command, capsys), "both say so"
+    final.write_text(beside)
     for text in ("", kept[:100], "[]", "\x00\x01"):
         done.write_text(text)
         assert "does not hold what a finished stage writes" in refused(everything, command, capsys)

@@ -9,6 +9,7 @@ Gigabytes are hashed once, not by each of a hundred evaluations: the SHA-256 of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from .errors import AssetError, CheckpointError, DataError, EvaluationError, UserError
 from .files import digest_of, sha256, write_json
-from .study.recipe import EvaluationRecipe, PreparationRecipe
+from .study.recipe import canonical_json
 from .study.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -213,14 +214,18 @@ class AssetManifest(Document):
         return self.only_file(".zip") if any(file.path.endswith(".zip") for file in self.files) else self.folder
 
     def verify(self) -> None:
-        self.compare_files(tuple(file.path for file in self.files))
+        recorded = {file.path: file.sha256 for file in self.files}
+        self.compare(self.folder, recorded, self._path.parent / REMEMBERED)
         # a file more can be enough: loaders take what they find
-        for name in set(_visible(self.folder)) - {file.path for file in self.files}:
+        for name in set(_visible(self.folder)) - set(recorded):
             raise self.complaint(self.folder / name, "is not of this asset")
 
-    def compare_files(self, names: tuple[str, ...]) -> None:
-        """Some of the files."""
-        recorded = {file.path: file.sha256 for file in self.files if file.path in names}
+    def verify_file(self, path: Path) -> None:
+        """Whether one of the files is the one that was recorded."""
+        name = str(path.relative_to(self.folder))
+        recorded = {file.path: file.sha256 for file in self.files if file.path == name}
+        if not recorded:
+            raise self.complaint(path, "is not of this asset")
         self.compare(self.folder, recorded, self._path.parent / REMEMBERED)
 
     def only_file(self, ending: str) -> Path:
@@ -252,6 +257,12 @@ def _visible(folder: Path) -> list[str]:
     ]
 
 
+def _check_recipe(document: Document, recipe: dict[str, Any], digest: str) -> None:
+    # as it was written, which a later version may have other words for
+    if hashlib.sha256(canonical_json(recipe).encode()).hexdigest() != digest:
+        raise document.complaint(document._path, "is not what was written: its digest is not that of its recipe")
+
+
 class PreparedArchive(Settings):
     path: str
     """Relative to the folder of the prepared data: a ZIP archive, or a folder of images."""
@@ -264,7 +275,7 @@ class PreparedManifest(Document):
     what = "the manifest of prepared data"
 
     digest: str
-    recipe: PreparationRecipe
+    recipe: dict[str, Any]
     samples: int
     dropped: int
     defects: dict[str, int]
@@ -285,21 +296,20 @@ class PreparedManifest(Document):
         return self._path.parent
 
     def check(self) -> None:
-        if self.recipe.digest != self.digest:
-            raise self.complaint(self._path, "is not what was written: its digest is not that of its recipe")
+        _check_recipe(self, self.recipe, self.digest)
 
     def verify(self) -> None:
         self.compare(self.folder, {"samples.arrow": self.sha256}, self.folder / REMEMBERED)
 
     def image_sources(self) -> list[Path]:
-        return [Path(os.path.normpath(self.folder / archive.path)) for archive in self.archives]
+        return [Path(os.path.normpath(self.folder.resolve() / archive.path)) for archive in self.archives]
 
     def verify_archives(self) -> None:
         """Whether the image archives are those that the samples' positions are of.
 
-        Preparing has hashed them, so that a training looks at their identity (microseconds), and hashes one again only where
-        another machine or another file stands there. What is read later is compared once more, picture by picture (CRC): for
-        images that are files of their own, by the hundred thousand, that is the only comparison.
+        Preparing has hashed them, so that a training looks at their identity (half a millisecond), and hashes one again only
+        where another machine or another file stands there (1 GB a second). What is read later is compared once more, picture
+        by picture (CRC): for images that are files of their own, by the hundred thousand, that is the only comparison.
 
         Raises:
             AssetError: naming the archive.
@@ -308,8 +318,7 @@ class PreparedManifest(Document):
             if path.is_dir():
                 continue
             folder = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), path.parent)
-            manifest = AssetManifest.read(folder / MANIFEST)
-            manifest.compare_files((str(path.relative_to(manifest.folder)),))
+            AssetManifest.read(folder / MANIFEST).verify_file(path)
 
 
 class FinishedStage(Document):
@@ -429,11 +438,11 @@ class Scores(Document):
     what = "scores"
 
     benchmark: str
-    recipe: EvaluationRecipe
+    recipe: dict[str, Any]
     digest: str
     checkpoint: ScoredCheckpoint
     judge: str | None
-    grading: dict[str, Any] | None
+    grading: dict[str, Any] | None = None
     lmms_eval: str
     seen: dict[str, Any]
     blind: dict[str, Any] | None = None
@@ -448,8 +457,7 @@ class Scores(Document):
         return self._path.parent / self.samples.file
 
     def check(self) -> None:
-        if self.recipe.digest != self.digest:
-            raise self.complaint(self._path, "is not what was written: its digest is not that of its recipe")
+        _check_recipe(self, self.recipe, self.digest)
 
     def verify(self) -> None:
         self.compare(self._path.parent, {self.samples.file: self.samples.sha256}, self._path.parent / REMEMBERED)

@@ -83,6 +83,8 @@ def chance_csv(scores: Mapping[str, Path], assets: Mapping[str, Path]) -> str:
     for benchmark, path in scores.items():
         opened = Scores.open(path)
         samples = [row for row in read_samples(opened.samples_path) if row["pass"] == "seen"]  # noqa: S105
-        for part, value in chance_by_part(opened.recipe.settings.scorer, samples, read_questions(assets[benchmark])).items():
+        for part, value in chance_by_part(
+            opened.recipe["settings"]["scorer"], samples, read_questions(assets[benchmark])
+        ).items():
             writer.writerow([benchmark, part, f"{value:.2f}"])
     return buffer.getvalue()

@@ -198,7 +198,7 @@ def prepare(
     lengths = np.array([len(row["input_ids"]) + (row["archive"] != NO_IMAGE) * (recipe.image_tokens - 1) for row in rows])
     manifest = PreparedManifest(
         digest=recipe.digest,
-        recipe=recipe,
+        recipe=recipe.model_dump(mode="json"),
         samples=len(rows),
         dropped=len(defects),
         defects=dict(Counter(defect.kind for defect in defects)),
@@ -220,7 +220,7 @@ def _relative(path: Path, folder: Path) -> str:
     through_links = os.path.relpath(path.absolute(), folder.absolute())
     if (folder / through_links).resolve() == path.resolve():
         return through_links
-    return os.path.relpath(path.resolve(), folder.resolve())
+    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())
 
 
 def write_samples(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -66,7 +66,7 @@ class PreparedData:
             raise DataError(f"{path} has other columns than this version writes. Delete {folder} and prepare it again.")
         self._columns = {name: table.column(name).chunks for name in table.schema.names}
         self._starts = np.cumsum([0, *(len(chunk) for chunk in self._columns["id"])])
-        self.image_tokens: int = self.manifest.recipe.image_tokens
+        self.image_tokens: int = self.manifest.recipe["image_tokens"]
         self._archives: dict[int, ImageArchive | ImageFolder] = {}
 
     def __len__(self) -> int:

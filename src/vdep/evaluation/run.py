@@ -81,7 +81,7 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
     write_samples(samples_path, {name: result["rows"] for name, result in passes.items()})
     scores = Scores(
         benchmark=job.recipe.benchmark,
-        recipe=job.recipe,
+        recipe=job.recipe.model_dump(mode="json"),
         digest=job.recipe.digest,
         checkpoint=ScoredCheckpoint(
             recipe=stage.recipe, initial_recipe=stage.initial_recipe, weights=stage.digest, versions=stage.versions
