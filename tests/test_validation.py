@@ -16,7 +16,7 @@ from vdep.data.collate import Row, collate
 from vdep.data.images import ImageTransform, decode_image, load_processor
 from vdep.data.prepared import PreparedData
 from vdep.run.job import Job
-from vdep.study.study import load_study
+from vdep.study.check import load_study
 from vdep.train.build import build_task
 
 pytestmark = pytest.mark.slow
@@ -92,13 +92,19 @@ def test_training_does_not_notice_it(runs: Validated) -> None:
     assert same(runs.folder("validated"), runs.folder("plain"))
 
 
-def test_the_weights_are_not_other_ones_because_of_the_validation_data(runs: Validated, captions: Path) -> None:
+def test_the_weights_are_not_other_ones_because_of_the_validation_data(runs: Validated) -> None:
     done = runs.root / "validated" / "done.json"
     before = done.read_bytes()
     assert before == (runs.root / "plain" / "done.json").read_bytes()
     done.unlink()
-    finish(runs.command("validated", captions))
+    finish(runs.command("validated", runs.prepared))
     assert done.read_bytes() == before
+
+
+def test_data_that_is_prepared_for_another_model_is_refused(runs: Validated, captions: Path) -> None:
+    done = world.vdep(*runs.command("refused", captions))
+    assert done.returncode == 1
+    assert "is prepared with another tokenizer, template or number of image tokens" in done.stderr
 
 
 def test_a_run_that_was_killed_has_no_row_twice_and_the_same_weights(runs: Validated, held_out: Path) -> None:
@@ -140,7 +146,6 @@ def test_under_zero_3_nothing_changes_either(assets: Path, conversations: Path, 
     """In bf16, packed, on two ranks; among the samples are some without picture."""
     study = world.make_study(precision="bf16")
     world.untrained_projector(study, assets, tmp_path / "initial")
-    (tmp_path / "initial" / "done.json").write_text(json.dumps({"run": "."}))
     runs = Validated(study, "finetune", assets, conversations, tmp_path, tmp_path / "initial")
     execution = {"engine": "zero3", "processes": 2, "packing": True, "micro_batch_tokens": 150, "save_every": 2}
     finish(runs.command("plain", **execution))

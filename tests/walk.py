@@ -54,11 +54,12 @@ def main() -> None:
         config = world.study_config(vdep={"alpha": 0.5}, global_batch=16)
         sys.setprofile(note)
         study = world.load_study(config)
-        study.recipe("tiny", "run", "pretrain")
+        run = world.run_folder(study, out, "pretrain")
         prepared = world.prepare(study, assets, Path(scratch, "prepared"), "pretrain")
         code = command_line.run(world.train_command(study, assets, prepared, out, "pretrain"))
         sys.setprofile(None)
-    assert code == 0
+        assert code == 0
+        assert (run / "final").is_dir()
     sys.stdout.write(json.dumps(list(called)) + "\n")
     sys.stdout.flush()
 
