@@ -260,7 +260,7 @@ def test_sft_starts_from_its_own_stage_1(everything: World, assets: Path, capsys
     other = [*command[:-1], str(everything.root / "vdep" / "done.json")]
     everything.commands["another"] = other
     error = refused(everything, "another", capsys)
-    own, wanted = study.pretrain_recipe("tiny", "run").digest, world.make_study().pretrain_recipe("tiny", "run").digest
+    own, wanted = (each.recipe("tiny", "run", "pretrain").digest for each in (study, world.make_study()))
     assert f"has the recipe {own}, and this finetune starts from {wanted}" in error
     everything.commands["another"] = command[:-2]
     assert "name the done.json of its own stage 1" in refused(everything, "another", capsys)

@@ -236,7 +236,7 @@ def untrained_projector(study: Study, assets: Path, folder: Path) -> None:
     weights = folder / "final"
     weights.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in projector(built).state_dict().items()}, weights / PROJECTOR_FILE)
-    finish(weights, study.pretrain_recipe("tiny", "run").digest, "pretrain", None)
+    finish(weights, study.recipe("tiny", "run", "pretrain").digest, "pretrain", None)
 
 
 @cache
