@@ -43,13 +43,18 @@ def test_the_figure_and_its_numbers(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"losses.jsonl is missing"):
         read_losses(done)
     (tmp_path / "run" / "abc" / "losses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40, True)))
+    held_out = [{"step": step, "text_loss": 2.5 - step / 40, "tokens": 100} for step in (0, 20, 40)]
+    (tmp_path / "run" / "abc" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     runs = {name: {"pretrain": read_losses(done), "finetune": rows(20, False)} for name in ("m/baseline", "m/vdep")}
     draw(runs, tmp_path / "losses.png")
     with Image.open(tmp_path / "losses.png") as figure:
         assert len(figure.convert("RGB").getcolors(1 << 24) or []) > 50
     table = list(csv.DictReader(io.StringIO(losses_csv(runs))))
-    assert len(table) == 2 * (40 + 20)
+    assert len(table) == 2 * (40 + 3 + 20)
+    assert [(row["step"], row["validation_text_loss"], row["text_loss"]) for row in table[40:43]] == [
+        ("0", "2.5", ""), ("20", "2.0", ""), ("40", "1.5", ""),
+    ]  # fmt: skip
     assert table[0] == {
         "checkpoint": "m/baseline", "stage": "pretrain", "step": "1", "text_loss": "3.0", "image_loss": "",
-        "projector_norm": "", "projector_cosine": "", "gradient_norm": "1.0",
+        "projector_norm": "", "projector_cosine": "", "gradient_norm": "1.0", "validation_text_loss": "",
     }  # fmt: skip

@@ -18,19 +18,21 @@ from ..artifacts import FinishedStage
 from ..errors import ReportError
 
 PANELS = (
-    ("pretrain", "text_loss", "stage 1: text loss"),
+    ("pretrain", "text_loss", "stage 1: text loss (dotted: validation)"),
     ("pretrain", "image_loss", "stage 1: image loss"),
     ("pretrain", "projector_norm", "stage 1: mean length of image tokens"),
     ("pretrain", "projector_cosine", "stage 1: mean cosine between image tokens"),
     ("pretrain", "gradient_norm", "stage 1: norm of the gradient"),
-    ("finetune", "text_loss", "SFT: text loss"),
+    ("finetune", "text_loss", "SFT: text loss (dotted: validation)"),
 )
+VALIDATION = "validation_text_loss"
+"""Drawn dotted, in the panels of the text loss, where a run had validation data."""
 SMOOTHED = 0.03
 """Share of a run's steps that one point of a curve is the mean of."""
 
 
 def read_losses(done: Path) -> list[dict[str, Any]]:
-    """``losses.jsonl`` of the run that ``done.json`` is of: one row a step.
+    """``losses.jsonl`` of the run that ``done.json`` is of, one row a step, and then the rows of ``validation.jsonl``.
 
     Raises:
         ReportError: where it is missing.
@@ -40,7 +42,13 @@ def read_losses(done: Path) -> list[dict[str, Any]]:
     path = stage.weights.parent / "losses.jsonl"
     if not path.is_file():
         raise ReportError(f"{path} is missing: the log of the run that {done} is of")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    held_out = path.with_name("validation.jsonl")
+    for line in held_out.read_text().splitlines() if held_out.is_file() else ():
+        row = json.loads(line)
+        # measured after so many steps, and the others say how many were done before theirs
+        rows.append({"step": row["step"] - 1, VALIDATION: row["text_loss"]})
+    return rows
 
 
 def curve(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -66,6 +74,8 @@ def draw(runs: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
             steps, values = curve(stages[stage], name)
             if len(steps):
                 axis.plot(steps, values, label=checkpoint, color=f"C{number}", linewidth=1.2)
+            if name == "text_loss":
+                axis.plot(*curve(stages[stage], VALIDATION), ".:", color=f"C{number}", linewidth=1.0, markersize=3)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(which="both", labelsize=8)
@@ -83,7 +93,7 @@ def draw(runs: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
 
 def losses_csv(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """Every step of every run: checkpoint, stage, step, and the values of the panels, unsmoothed."""
-    names = list(dict.fromkeys(name for _, name, _ in PANELS))
+    names = [*dict.fromkeys(name for _, name, _ in PANELS), VALIDATION]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["checkpoint", "stage", "step", *names])
