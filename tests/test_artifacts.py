@@ -76,7 +76,7 @@ def everything(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     tower = study.models["tiny"].vision_tower
     imported = ImportRecipe(vision_tower=tower, tower_source={}, checkpoint="theirs", checkpoint_source={}, image="pad")
     shown = {"folder": "shown", "question": "What?", "samples": 1, "curve_samples": 1, "template": "vicuna_v1"}
-    shown |= {"image_path": "pad", "precision": "float32"}
+    shown |= {"image_fit": "pad", "precision": "float32"}
     return World(
         root,
         {

@@ -59,9 +59,9 @@ def test_rows_sum_to_one_and_never_look_ahead(kv_heads: int, groups: int, length
 def test_the_map_is_the_models_own_attention(checkpoint: tuple[str, Path], gallery: Path) -> None:
     family, folder = checkpoint
     template = world.FAMILIES[family][1]
-    image_path = world.make_study(family).stage("tiny", "run", "finetune").image
+    image_fit = world.make_study(family).stage("tiny", "run", "finetune").image
     images = list_images(gallery / "images")
-    found = flow(folder, template, image_path, images, QUESTION, 2, "cpu", "float32")
+    found = flow(folder, template, image_fit, images, QUESTION, 2, "cpu", "float32")
     assert found.maps.shape == (2, 2, world.IMAGE_TOKENS)
     assert found.totals.shape == (3, 2)
     assert np.allclose(found.maps.sum(-1), found.totals[:2], atol=1e-6)
@@ -76,7 +76,7 @@ def test_the_map_is_the_models_own_attention(checkpoint: tuple[str, Path], galle
     encoded = encode_segments(segments, tokenizer)
     rows = instruction_positions(segments, tokenizer, world.IMAGE_TOKENS)
     with Image.open(images[0]) as image:
-        pixels = ImageTransform(load_processor(folder), image_path)([image.convert("RGB")])
+        pixels = ImageTransform(load_processor(folder), image_fit)([image.convert("RGB")])
     batch = collate([Row(encoded.input_ids, encoded.labels)], pixels, world.IMAGE_TOKENS)
     with torch.no_grad():
         projected = projector(model)(image_features(model, batch.pixel_values))  # type: ignore[arg-type]

@@ -51,9 +51,9 @@ def pictures(count: int) -> list[Image.Image]:
 def ours(checkpoint: Path, family: str, questions: list[str], images: list[Image.Image], batch_size: int) -> list[str]:
     from vdep.evaluation.lmms_model import VdepModel
 
-    image_path = world.make_study(family).stage("tiny", "run", "finetune").image
+    image_fit = world.make_study(family).stage("tiny", "run", "finetune").image
     model = VdepModel(
-        checkpoint, world.FAMILIES[family][1], image_path,
+        checkpoint, world.FAMILIES[family][1], image_fit,
         device="cpu", dtype=torch.float32, batch_size=batch_size, max_new_tokens=6,
     )  # fmt: skip
     model.task_dict = {"t": {"s": [{"image": image} for image in images]}}
@@ -91,7 +91,7 @@ def test_the_stock_processor_makes_our_tokens_and_pixels(checkpoints: dict[str, 
 
     for family, folder in checkpoints.items():
         processor, tokenizer = AutoProcessor.from_pretrained(folder), load_tokenizer(folder)
-        image_path = world.make_study(family).stage("tiny", "run", "finetune").image
+        image_fit = world.make_study(family).stage("tiny", "run", "finetune").image
         content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": QUESTIONS[1]}]
         prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         segments = prompt_segments(f"<image>\n{QUESTIONS[1]}", TEMPLATES[world.FAMILIES[family][1]])
@@ -101,7 +101,7 @@ def test_the_stock_processor_makes_our_tokens_and_pixels(checkpoints: dict[str, 
             ids = inputs["input_ids"][0].numpy()
             assert int((ids == processor.image_token_id).sum()) == world.IMAGE_TOKENS
             assert ids[ids != processor.image_token_id].tolist() == encoded.input_ids[encoded.input_ids >= 0].tolist()
-            own = ImageTransform(load_processor(folder), image_path)([image])
+            own = ImageTransform(load_processor(folder), image_fit)([image])
             assert np.allclose(inputs["pixel_values"].numpy(), own, atol=2e-2), "padding in numpy and in PIL"
 
 

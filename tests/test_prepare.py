@@ -129,7 +129,7 @@ def test_a_changed_file_is_not_trained_on(conversations: Path, tmp_path: Path) -
         PreparedData(copy)
 
 
-def test_the_three_image_paths(assets: Path) -> None:
+def test_the_three_ways_to_fit_an_image(assets: Path) -> None:
     wide = Image.new("RGB", (96, 48), (255, 0, 0))
     clip = load_processor(assets / "clip")
     for path, shape in (("crop", (1, 3, 48, 48)), ("pad", (1, 3, 48, 48)), ("warp", (1, 3, 48, 48))):

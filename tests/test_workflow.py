@@ -356,7 +356,7 @@ def test_a_second_driver_is_refused_and_a_killed_one_leaves_nothing_behind(check
             time.sleep(0.1)
         second = snakemake(target, "--cores", "1", folder=checkout)
         assert second.returncode != 0
-        assert f"process {first.pid} is running this workflow in this checkout already" in second.stdout + second.stderr
+        assert f"this checkout is being written by process {first.pid}" in second.stdout + second.stderr
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()

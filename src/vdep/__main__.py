@@ -221,7 +221,7 @@ def attention(
     flow(
         FinishedStage.open(checkpoint).weights,
         wanted["template"],
-        wanted["image_path"],
+        wanted["image_fit"],
         pictures[: wanted["curve_samples"]],
         wanted["question"],
         wanted["samples"],

@@ -25,7 +25,7 @@ from pydantic import PrivateAttr, ValidationError
 from .errors import AssetError, CheckpointError, DataError, EvaluationError, UserError
 from .files import digest_of, sha256, write_json
 from .study.recipe import canonical_json
-from .study.settings import Settings
+from .study.settings import Frozen
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _hashes(path: Path) -> Iterator[Hashes]:
         hashes.save()
 
 
-class Document(Settings):
+class Document(Frozen):
     """A JSON file with hashes of other files. Unknown keys are an error: whoever wrote them knew more than this version."""
 
     error: ClassVar[type[UserError]]
@@ -157,7 +157,7 @@ class Document(Settings):
                     raise self.complaint(path, f"cannot be read: {error.strerror}") from None
 
 
-class AssetFile(Settings):
+class AssetFile(Frozen):
     path: str
     size: int
     sha256: str
@@ -263,7 +263,7 @@ def _check_recipe(document: Document, recipe: dict[str, Any], digest: str) -> No
         raise document.complaint(document._path, "is not what was written: its digest is not that of its recipe")
 
 
-class PreparedArchive(Settings):
+class PreparedArchive(Frozen):
     path: str
     """Relative to the folder of the prepared data: a ZIP archive, or a folder of images."""
 
@@ -391,7 +391,7 @@ def versions() -> dict[str, str]:
     return {name: version(name).partition("+")[0] for name in ("torch", "transformers", "accelerate", "deepspeed")}
 
 
-class AnsweredPass(Settings):
+class AnsweredPass(Frozen):
     """``rows``, in the order of the documents: ``answer``, ``rest`` of the judge's prompt, ``pictures``; graded, ``grade``."""
 
     rows: tuple[dict[str, Any], ...]
@@ -419,14 +419,14 @@ class Answers(Document):
         return "Remove it, and start again."
 
 
-class ScoredCheckpoint(Settings):
+class ScoredCheckpoint(Frozen):
     recipe: str
     initial_recipe: str | None
     weights: str
     versions: dict[str, str]
 
 
-class SamplesFile(Settings):
+class SamplesFile(Frozen):
     file: str
     sha256: str
 

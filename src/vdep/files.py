@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, hashes, and the lock on a run's folder."""
+"""Files that are whole or not there: atomic writes, hashes, and locks."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class VdepModel(lmms):
         self,
         checkpoint: Path,
         template: str,
-        image_path: str,
+        image_fit: str,
         *,
         device: str,
         dtype: torch.dtype,
@@ -95,7 +95,7 @@ class VdepModel(lmms):
         self._device = torch.device(device)
         self.dtype = dtype
         self.tokenizer = load_tokenizer(checkpoint)
-        self.transform = ImageTransform(load_processor(checkpoint), image_path)
+        self.transform = ImageTransform(load_processor(checkpoint), image_fit)
         config = AutoConfig.from_pretrained(checkpoint)
         self.image_tokens: int = config.image_seq_length
         self.image_token_id: int = config.image_token_index

@@ -69,15 +69,15 @@ def _padded(weight: Tensor, rows: int, copied: int) -> Tensor:
     return torch.cat([weight.detach(), extra]).contiguous()
 
 
-def processor_for(model: LlavaForConditionalGeneration, tokenizer: Any, tower: Path, image_path: str) -> LlavaProcessor:
+def processor_for(model: LlavaForConditionalGeneration, tokenizer: Any, tower: Path, image_fit: str) -> LlavaProcessor:
     """The stock processor that prepares images as SFT did (``pad``, ``crop`` or ``warp``) and prompts as the template."""
     own = load_processor(tower)
     common = {"image_mean": own.image_mean, "image_std": own.image_std, "resample": own.resample}
-    if image_path == "warp":
+    if image_fit == "warp":
         image_processor: Any = SiglipImageProcessorPil(size=dict(own.size), **common)
     else:
         image_processor = LlavaImageProcessorPil(
-            size=dict(own.size), crop_size=dict(own.crop_size), do_pad=image_path == "pad", **common
+            size=dict(own.size), crop_size=dict(own.crop_size), do_pad=image_fit == "pad", **common
         )
     vision = model.config.vision_config
     return LlavaProcessor(
@@ -91,7 +91,7 @@ def processor_for(model: LlavaForConditionalGeneration, tokenizer: Any, tower: P
 
 
 def export_checkpoint(
-    model: LlavaForConditionalGeneration, tower: Path, language_model: Path, image_path: str, folder: Path
+    model: LlavaForConditionalGeneration, tower: Path, language_model: Path, image_fit: str, folder: Path
 ) -> None:
     """Write weights (safetensors), tokenizer, processor and a clean generation config. Changes ``model``."""
     tokenizer = load_tokenizer(language_model)
@@ -106,4 +106,4 @@ def export_checkpoint(
     )
     model.config.architectures = [type(model).__name__]
     model.save_pretrained(folder)
-    processor_for(model, tokenizer, tower, image_path).save_pretrained(folder)
+    processor_for(model, tokenizer, tower, image_fit).save_pretrained(folder)

@@ -92,13 +92,13 @@ def projector_to_original(state: dict[str, Tensor], path: Path) -> None:
     torch.save({to_original_name(f"model.multi_modal_projector.{name}"): t.contiguous() for name, t in state.items()}, path)
 
 
-def import_original(source: Path, tower: Path, language_model: Path | None, image_path: str, output: Path) -> None:
+def import_original(source: Path, tower: Path, language_model: Path | None, image_fit: str, output: Path) -> None:
     """A checkpoint of the original as one of ours: weights, processor and tokenizer in ``output``.
 
     Args:
         source: a full checkpoint's folder, or ``mm_projector.bin`` (then ``language_model`` is what it was trained with).
         tower: the vision tower's folder; where the checkpoint holds a tower of its own, its weights are used.
-        image_path: ``crop``, ``pad`` or ``warp``: how the model was fine-tuned.
+        image_fit: ``crop``, ``pad`` or ``warp``: how the model was fine-tuned.
 
     Raises:
         CheckpointError: where weights are missing, or the checkpoint is of another kind of model.
@@ -144,7 +144,7 @@ def import_original(source: Path, tower: Path, language_model: Path | None, imag
             )
         vision_tower.load_state_dict({name: flat[own] for name, own in names.items()})
     output.mkdir(parents=True, exist_ok=True)
-    export_checkpoint(model, tower, language_model or source, image_path, output)
+    export_checkpoint(model, tower, language_model or source, image_fit, output)
 
 
 def export_original(checkpoint: Path, language_model: Path, tower_name: str, output: Path) -> None:

@@ -127,7 +127,7 @@ def instruction_positions(segments: Sequence[Segment], tokenizer: Any, image_tok
 def flow(
     checkpoint: Path,
     template: str,
-    image_path: str,
+    image_fit: str,
     images: Sequence[Path],
     question: str,
     samples: int,
@@ -137,7 +137,7 @@ def flow(
     """F and the totals of one checkpoint on some pictures; the maps of the first ``samples`` of them are kept."""
     model = load_checkpoint(checkpoint, DTYPES[precision]).to(device).eval()
     tokenizer = load_tokenizer(checkpoint)
-    transform = ImageTransform(load_processor(checkpoint), image_path)
+    transform = ImageTransform(load_processor(checkpoint), image_fit)
     image_tokens = model.config.image_seq_length
     segments = prompt_segments(f"<image>\n{question}", TEMPLATES[template])
     encoded = encode_segments(segments, tokenizer)

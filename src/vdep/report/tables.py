@@ -22,13 +22,13 @@ import pandas as pd
 
 from ..errors import ReportError
 from ..files import read_json, sha256
-from ..study.settings import Calibration, Column, Protocol, Settings, Table
+from ..study.settings import Calibration, Column, Frozen, Protocol, Table
 
 Key = tuple[str, str, str, str]
 """(model, variant, seed, benchmark); the seed is ``seed-42``, or ``imported`` for a checkpoint that others trained."""
 
 
-class TableDefinition(Settings):
+class TableDefinition(Frozen):
     """A table with everything it refers to."""
 
     table: Table

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 from ..errors import UserError
+from ..files import exclusive_lock
 
 DRIVER_VARIABLE = "VDEP_DRIVER"
-_held: list[IO[str]] = []
+_held = ExitStack()
 
 
 class NotReady(UserError):
@@ -42,24 +42,9 @@ def lock(folder: Path) -> None:
     Snakemake's own lock files stay behind when it is killed; this one does not.
 
     Raises:
-        NotReady: naming the process that drives the checkout already.
+        RunLockedError: naming the process that drives the checkout already.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / "driver.lock", "a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise NotReady(
-            f"{holder} is running this workflow in this checkout already. Wait for it, or use a checkout of your own."
-        ) from None
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()}")
-    file.flush()
-    _held.append(file)
+    _held.enter_context(exclusive_lock(folder / "driver.lock", "this checkout"))
 
 
 def has_gpu() -> bool:

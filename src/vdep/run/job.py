@@ -7,13 +7,13 @@ from typing import Literal
 
 from ..files import read_json
 from ..study.recipe import TrainingRecipe
-from ..study.settings import Settings, StageExecution
+from ..study.settings import Frozen, StageExecution
 
 RESUME_EXIT_CODE = 75
 """Exit code of a training that saved its state and wants to be started again (EX_TEMPFAIL)."""
 
 
-class Job(Settings):
+class Job(Frozen):
     recipe: TrainingRecipe
     execution: StageExecution
     device: Literal["cuda", "cpu"]

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from .settings import Settings
+from .settings import Frozen
 
 
 def describe_validation_error(error: ValidationError) -> str:
@@ -16,7 +16,7 @@ def describe_validation_error(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         given = problem.get("input")
-        shown = "" if isinstance(given, dict | list | Settings) else f" (given: {given!r})"
+        shown = "" if isinstance(given, dict | list | Frozen) else f" (given: {given!r})"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             near = get_close_matches(str(problem["loc"][-1]), _every_key(), 1)
@@ -28,9 +28,9 @@ def describe_validation_error(error: ValidationError) -> str:
 
 
 def _every_key() -> set[str]:
-    def below(kind: type[Settings]) -> Iterator[type[Settings]]:
+    def below(kind: type[Frozen]) -> Iterator[type[Frozen]]:
         for child in kind.__subclasses__():
             yield child
             yield from below(child)
 
-    return {name for kind in below(Settings) for name in kind.model_fields}
+    return {name for kind in below(Frozen) for name in kind.model_fields}

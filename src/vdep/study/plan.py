@@ -182,7 +182,7 @@ class Plan:
                 "samples": entry.samples,
                 "curve_samples": entry.curve_samples,
                 "template": settings.template,
-                "image_path": settings.image,
+                "image_fit": settings.image,
                 "precision": self.study.evaluation.precision,
             }
         )

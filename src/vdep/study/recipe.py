@@ -16,9 +16,9 @@ from .settings import (
     Benchmark,
     Dataset,
     EvaluationSettings,
+    Frozen,
     Judge,
     ProjectorInit,
-    Settings,
     Stage,
     StageSettings,
     VdepSettings,
@@ -40,7 +40,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-class Recipe(Settings):
+class Recipe(Frozen):
     """A digest over everything that determines a result."""
 
     @cached_property

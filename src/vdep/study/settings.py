@@ -20,7 +20,7 @@ EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """``package.module:function``."""
 
 
-class Settings(BaseModel):
+class Frozen(BaseModel):
     """Unknown keys and numbers that are not finite are errors, and nothing changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -29,7 +29,7 @@ class Settings(BaseModel):
 # ---------------------------------------------------------------------------------------------------------------- assets
 
 
-class HubAsset(Settings):
+class HubAsset(Frozen):
     """Files of a Hugging Face repository. ``revision`` is a commit; null until a first download records it.
 
     ``mirror`` is another hub to ask, ``https://...``, which is sent no token. HF_ENDPOINT sets one for all.
@@ -43,7 +43,7 @@ class HubAsset(Settings):
     mirror: Address | None = None
 
 
-class UrlAsset(Settings):
+class UrlAsset(Frozen):
     """One file over HTTP. ``sha256`` and ``size`` are null until a first download records them.
 
     ``mirror`` is another address of the same file, which is asked instead.
@@ -61,7 +61,7 @@ class UrlAsset(Settings):
         return self.mirror or self.url
 
 
-class ShippedAsset(Settings):
+class ShippedAsset(Frozen):
     """A folder that comes with this repository. ``revision`` is the digest of its content, and is checked."""
 
     kind: Literal["shipped"]
@@ -69,7 +69,7 @@ class ShippedAsset(Settings):
     revision: str
 
 
-class LocalAsset(Settings):
+class LocalAsset(Frozen):
     """A file or a folder that is there already, and is never copied.
 
     ``revision`` is its digest (of a file the SHA-256), which alone stands in recipes: it may move. Null until `make lock`.
@@ -80,7 +80,7 @@ class LocalAsset(Settings):
     revision: str | None = None
 
 
-class MadeAsset(Settings):
+class MadeAsset(Frozen):
     """Made on the spot by a function: ``maker(folder, **arguments)``."""
 
     kind: Literal["made"]
@@ -107,7 +107,7 @@ def _a_layer(number: int) -> int:
     return number
 
 
-class VisionTower(Settings):
+class VisionTower(Frozen):
     """``feature_select`` in the words of transformers: ``default`` drops the first token, ``full`` keeps all.
 
     CLIP has a class token, so ``default`` leaves the patches. SigLIP has none: ``full`` is right, and ``default`` is the
@@ -121,7 +121,7 @@ class VisionTower(Settings):
     feature_select: Literal["default", "full"] = "default"
 
 
-class VdepSettings(Settings):
+class VdepSettings(Frozen):
     """The objective and the schedule of stage 1 (paper, sections 3.2 and 3.3). What the paper leaves open has a field, and
     docs/decisions.md says why each default is what it is."""
 
@@ -155,7 +155,7 @@ class VdepSettings(Settings):
     """Whether ``<auto_image>`` is only a sign of the mode, or also a token before the image whose embedding is trained."""
 
 
-class MicroBatchMeans(Settings):
+class MicroBatchMeans(Frozen):
     """The originals' normalisation: the mean over micro-batches of ``micro_batch`` consecutive samples, each of their means."""
 
     micro_batch: Annotated[int, Field(ge=1)]
@@ -164,7 +164,7 @@ class MicroBatchMeans(Settings):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class StageSettings(Settings):
+class StageSettings(Frozen):
     """One stage of training, as its recipe has it: the study's ``stages``, changed by the model, then by the variant."""
 
     data: Name
@@ -181,7 +181,7 @@ class StageSettings(Settings):
     """The highest, after warming up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps in which the learning rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    decay: Literal["cosine", "constant"] = "cosine"
     """What the learning rate does after warming up."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of AdamW; biases and norms have none."""
@@ -233,7 +233,7 @@ def contradictions(vdep: VdepSettings, stage: StageSettings) -> Iterator[str]:
                 yield f"vdep.schedule: fused is not exact with {name}; use interleaved"
 
 
-def _override() -> type[Settings]:
+def _override() -> type[Frozen]:
     """``StageSettings`` without the seed, in which every field may be left out."""
     fields: dict[str, Any] = {}
     for name, field in StageSettings.model_fields.items():
@@ -241,12 +241,12 @@ def _override() -> type[Settings]:
             annotation = StageSettings.__annotations__[name]
             fields[name] = (annotation, Field(default=None, description=field.description))
     documented = "Changes to a stage of training: any of its settings. `seeds` of the study takes the place of a seed."
-    return create_model("StageOverride", __base__=Settings, __module__=__name__, __doc__=documented, **fields)
+    return create_model("StageOverride", __base__=Frozen, __module__=__name__, __doc__=documented, **fields)
 
 
 if TYPE_CHECKING:
 
-    class StageOverride(Settings): ...
+    class StageOverride(Frozen): ...
 
 else:
     StageOverride = _override()
@@ -256,7 +256,7 @@ ProjectorInit = Literal["linear", "normal"]
 """How a new projector is drawn: as ``nn.Linear`` draws it (LLaVA), or from N(0, 0.02) with zero biases (TinyLLaVA Factory)."""
 
 
-class Model(Settings):
+class Model(Frozen):
     vision_tower: VisionTower
     language_model: Name
     projector_init: ProjectorInit = "linear"
@@ -264,7 +264,7 @@ class Model(Settings):
     finetune: StageOverride = StageOverride()
 
 
-class Variant(Settings):
+class Variant(Frozen):
     """One way to train. ``extends`` names another variant, whose settings this one changes."""
 
     extends: Name | None = None
@@ -281,7 +281,7 @@ class Variant(Settings):
         return self
 
 
-class ImageSource(Settings):
+class ImageSource(Frozen):
     """Images whose path in the conversations starts with ``prefix`` lie in ``asset`` under ``folder`` plus the rest.
 
     The asset holds one ZIP archive, or the image files themselves.
@@ -292,7 +292,7 @@ class ImageSource(Settings):
     folder: str = ""
 
 
-class Dataset(Settings):
+class Dataset(Frozen):
     """Conversations as LLaVA JSON and where their images are; ``on_defect`` says what a defective sample does."""
 
     conversations: Name
@@ -304,7 +304,7 @@ class Dataset(Settings):
 # ------------------------------------------------------------------------------------------------ benchmarks and tables
 
 
-class Judge(Settings):
+class Judge(Frozen):
     """Who grades free-form answers: an OpenAI-compatible server, or a function on this machine.
 
     Where the server is and its key stand in the environment: ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY``.
@@ -341,7 +341,7 @@ SUBMISSION = "submission"
 """The scorer of a split whose answers are not public: what is written is a file for the benchmark's server, and no score."""
 
 
-class Benchmark(Settings):
+class Benchmark(Frozen):
     """One benchmark as lmms-eval runs it, on data of ours.
 
     ``task`` is a task file of lmms-eval, relative to its ``tasks`` folder. ``files`` gives the Parquet files of the asset per
@@ -378,7 +378,7 @@ class Benchmark(Settings):
         return self
 
 
-class Column(Settings):
+class Column(Frozen):
     """A column of a table: a part of one benchmark, or the mean or the sum of other columns."""
 
     label: str
@@ -394,7 +394,7 @@ class Column(Settings):
         return self
 
 
-class Protocol(Settings):
+class Protocol(Frozen):
     """Published cells that come from another protocol than the numbers they stand beside, or may do so.
 
     A cell of config/published.csv is meant where its column, its table (``tables`` may hold ``*``) and its model are listed;
@@ -417,7 +417,7 @@ class Protocol(Settings):
         )
 
 
-class Calibration(Settings):
+class Calibration(Frozen):
     """A table of checkpoints that others have evaluated too: is this evaluation to be trusted?
 
     ``references`` are tables of config/published.csv. A cell is judged by the first of them with a comparable number, within
@@ -428,7 +428,7 @@ class Calibration(Settings):
     flipped: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
-class Arms(Settings):
+class Arms(Frozen):
     """Checkpoints: every one of ``models`` (or their roles) in every one of ``variants``, in this order, with every seed."""
 
     models: tuple[Name, ...]
@@ -454,7 +454,7 @@ class LossFigure(Arms):
     """The losses of some checkpoints' runs, drawn together."""
 
 
-class AttentionFigure(Settings):
+class AttentionFigure(Frozen):
     """Figure 1 of the paper: a model in two variants, side by side on the same images."""
 
     model: Name
@@ -475,7 +475,7 @@ class AttentionFigure(Settings):
     """Whose words attend to the image."""
 
 
-class Target(Settings):
+class Target(Frozen):
     """What ``snakemake NAME`` builds. Runs, evaluations, data and downloads follow from it."""
 
     targets: tuple[Name, ...] = ()
@@ -489,7 +489,7 @@ class Target(Settings):
 Kernels = Literal["none", "compile", "liger"]
 
 
-class StageExecution(Settings):
+class StageExecution(Frozen):
     """How a stage is run, which does not change what it computes. Not part of a recipe."""
 
     gpus: Annotated[int, Field(ge=0)]
@@ -524,7 +524,7 @@ class StageExecution(Settings):
     memory: str = "64GB"
 
 
-class EvaluationExecution(Settings):
+class EvaluationExecution(Frozen):
     gpus: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -532,7 +532,7 @@ class EvaluationExecution(Settings):
     memory: str = "64GB"
 
 
-class JudgeExecution(Settings):
+class JudgeExecution(Frozen):
     """How a judge's server is asked. These limits end a judge that gives no grade, within fifty requests and two minutes."""
 
     where: Literal["driver", "job"] = "driver"
@@ -550,7 +550,7 @@ class JudgeExecution(Settings):
     runtime: str = "2h"
 
 
-class Execution(Settings):
+class Execution(Frozen):
     device: Literal["cuda", "cpu"]
     pretrain: StageExecution
     finetune: StageExecution
@@ -561,7 +561,7 @@ class Execution(Settings):
     """What jobs call; a wrapper may stand before it, such as a container's."""
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(Frozen):
     """What scores depend on besides the checkpoint and the benchmark."""
 
     seed: int = 1234

@@ -23,11 +23,11 @@ from .settings import (
     Dataset,
     EvaluationSettings,
     Execution,
+    Frozen,
     LossFigure,
     Model,
     Name,
     Protocol,
-    Settings,
     Stage,
     StageOverride,
     StageSettings,
@@ -59,7 +59,7 @@ def _present(value: Any) -> Any:
 Removable = BeforeValidator(_present)
 
 
-class Study(Settings):
+class Study(Frozen):
     """The whole configuration, after all files have been merged. An entry that an overlay sets to null is taken away."""
 
     results: str

@@ -15,7 +15,7 @@ def learning_rate(step: int, steps: int, settings: StageSettings) -> float:
     warmup = math.ceil(steps * settings.warmup_ratio)
     if step < warmup:
         return settings.learning_rate * step / max(1, warmup)
-    if settings.schedule == "constant":
+    if settings.decay == "constant":
         return settings.learning_rate
     progress = (step - warmup) / max(1, steps - warmup)
     return settings.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
