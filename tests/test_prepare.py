@@ -14,11 +14,11 @@ import pytest
 import world
 from PIL import Image
 
-from vdep.artifacts import PreparedManifest
+from vdep.artifacts import AssetManifest, PreparedManifest
 from vdep.data.archive import ImageArchive
 from vdep.data.conversation import IGNORE_INDEX
 from vdep.data.images import ImageTransform, decode_image, load_processor, pad_to_square
-from vdep.data.prepare import ArchiveRoute, prepare
+from vdep.data.prepare import ArchiveRoute, prepare, read_conversations
 from vdep.data.prepared import PreparedData
 from vdep.data.tokenizer import load_tokenizer
 from vdep.errors import DataError
@@ -154,3 +154,23 @@ def test_the_processors_are_the_pil_ones(assets: Path) -> None:
     assert type(load_processor(assets / "clip")).__name__ == "CLIPImageProcessorPil"
     assert type(load_processor(assets / "siglip")).__name__ == "SiglipImageProcessorPil"
     assert decode_image(png(), "x").mode == "RGB"
+
+
+def test_cocos_captions_are_conversations_from_inside_their_archive(tmp_path: Path) -> None:
+    captions = {
+        "images": [{"id": 7, "file_name": "000000000007.jpg"}, {"id": 8, "file_name": "000000000008.jpg"}],
+        "annotations": [
+            {"id": 2, "image_id": 7, "caption": "The second."},
+            {"id": 1, "image_id": 7, "caption": "The first. "},
+        ],
+    }
+    with zipfile.ZipFile(tmp_path / "annotations.zip", "w") as archive:
+        archive.writestr("annotations/captions_val2017.json", json.dumps(captions))
+    manifest = AssetManifest.record(tmp_path, "coco", {"kind": "url"}, None)
+    (sample,) = read_conversations(manifest.member("annotations/captions_val2017.json"))
+    assert (sample["id"], sample["image"]) == ("7", "000000000007.jpg")
+    question, answer = (turn["value"] for turn in sample["conversations"])
+    assert question.startswith("<image>")
+    assert answer == "The first."
+    with pytest.raises(DataError, match=r"captions_val2018\.json cannot be read"):
+        read_conversations(manifest.member("annotations/captions_val2018.json"))

@@ -79,7 +79,7 @@ def test_one_model_and_one_stage_can_be_asked_for() -> None:
 
 def test_every_run_is_made_with_every_seed() -> None:
     jobs = planned("all", "--config", "seeds=[42,43]")
-    assert (jobs["prepare"], jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (4, 20, 20, 292, 6)
+    assert (jobs["prepare"], jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (8, 20, 20, 292, 6)
 
 
 @pytest.mark.parametrize(

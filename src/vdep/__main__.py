@@ -79,7 +79,7 @@ def prepare(
     conversations = assets[dataset.conversations]
     prepare.prepare(
         wanted,
-        conversations.folder / dataset.file if dataset.file else conversations.only_file(".json"),
+        conversations.member(dataset.file) if dataset.file else conversations.only_file(".json"),
         assets[wanted.tokenizer].folder,
         [prepare.ArchiveRoute(assets[e.asset].images(), e.prefix, e.folder) for e in dataset.images],
         manifest.parent,

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -227,6 +228,12 @@ class AssetManifest(Document):
         if not recorded:
             raise self.complaint(path, "is not of this asset")
         self.compare(self.folder, recorded, self._path.parent / REMEMBERED)
+
+    def member(self, name: str) -> Path | zipfile.Path:
+        """A file of the asset, or of its one ZIP archive."""
+        path = self.folder / name
+        archived = not path.is_file() and any(file.path.endswith(".zip") for file in self.files)
+        return zipfile.Path(self.only_file(".zip"), name) if archived else path
 
     def only_file(self, ending: str) -> Path:
         """The one file with this ending.

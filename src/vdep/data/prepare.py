@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -148,24 +149,37 @@ def _check_chunk(checker: Checker, items: list[tuple[int, Any]]) -> list[dict[st
     return [checker(item) for item in items]
 
 
-def read_conversations(path: Path) -> list[Any]:
-    """The samples of a file of LLaVA's JSON, unchecked.
+def read_conversations(path: Path | zipfile.Path) -> list[Any]:
+    """The samples of a file of LLaVA's JSON, or of COCO's captions, unchecked. It may lie in a ZIP archive.
 
     Raises:
         DataError: where it cannot be read, or holds no list of samples.
     """
     try:
-        samples = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        samples = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    if isinstance(samples, dict) and samples.keys() >= {"images", "annotations"}:
+        samples = _captioned(samples)
     if not isinstance(samples, list) or not samples:
         raise DataError(f"{path} does not hold a list of conversations")
     return samples
 
 
+def _captioned(coco: dict[str, Any]) -> list[dict[str, Any]]:
+    """COCO's captions as conversations of stage 1: each picture with the first of its five."""
+    first = {a["image_id"]: a["caption"].strip() for a in sorted(coco["annotations"], key=lambda a: -a["id"])}
+    question = {"from": "human", "value": "<image>\nGive a brief description of the image."}
+    return [
+        {"id": str(image["id"]), "image": image["file_name"], "conversations": [question, {"from": "gpt", "value": caption}]}
+        for image in coco["images"]
+        if (caption := first.get(image["id"]))
+    ]
+
+
 def prepare(
     recipe: PreparationRecipe,
-    conversations: Path,
+    conversations: Path | zipfile.Path,
     tokenizer_folder: Path,
     routes: Sequence[ArchiveRoute],
     folder: Path,

@@ -76,7 +76,7 @@ class Study(Frozen):
     """Names for the models of tables and figures, so that another study gives the parts to models of another size."""
     datasets: Annotated[dict[Name, Dataset], Removable]
     """Conversations and their images."""
-    validation: dict[Stage, Name] = Field(default_factory=dict)
+    validation: Annotated[dict[Stage, Name], Removable] = Field(default_factory=dict)
     """Datasets on which the text loss is measured during a stage, which changes nothing in it."""
     variants: Annotated[dict[Name, Variant], Removable]
     """Ways to train."""

@@ -30,9 +30,9 @@ def write_images(scenes: list[Scene], path: Path) -> list[str]:
     return names
 
 
-def make_captions(folder: Path, scenes: int, seed: int) -> None:
+def make_captions(folder: Path, scenes: int, seed: int, split: str = "train") -> None:
     """Stage-1 data: one picture and its caption a sample (LLaVA-Pretrain's format)."""
-    drawn = sample_scenes(scenes, "train", seed)
+    drawn = sample_scenes(scenes, split, seed)
     names = write_images(drawn, folder / "images.zip")
     _write_json(
         folder / "captions.json",
