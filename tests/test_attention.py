@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from PIL import Image
 
 from vdep.data.conversation import TEMPLATES, encode_segments, prompt_segments
@@ -107,7 +110,7 @@ def test_a_hot_patch_is_drawn_where_it_is(tmp_path: Path) -> None:
     maps = np.zeros((1, 3, 9), np.float32)
     maps[0, 1, 5] = 1.0  # second layer, row 1, column 2
     flows = {
-        name: Flow(maps, np.full((4, 3), 0.5, np.float32), np.zeros((1, 48, 48, 3), np.uint8))
+        name: [Flow(maps, np.full((4, 3), 0.5, np.float32), np.zeros((1, 48, 48, 3), np.uint8))]
         for name in ("m/baseline", "m/vdep")
     }
     draw(flows, "question", tmp_path / "figure.png")
@@ -119,9 +122,32 @@ def test_a_hot_patch_is_drawn_where_it_is(tmp_path: Path) -> None:
 
 def test_two_checkpoints_have_to_see_the_same_pictures(tmp_path: Path) -> None:
     a = Flow(np.zeros((1, 2, 9)), np.zeros((4, 2)), np.zeros((1, 4, 4, 3), np.uint8))
-    b = Flow(a.maps, a.totals, a.pixels + 1)
-    with pytest.raises(ReportError, match="did not see the same pictures"):
-        draw({"m/a": a, "m/b": b}, "q", tmp_path / "x.png")
+    for b in (Flow(a.maps, a.totals, a.pixels + 1), Flow(a.maps, a.totals[:3], a.pixels)):
+        for flows in ({"m/a": [a], "m/b": [b]}, {"m/a": [a, b], "m/b": [a, a]}):
+            with pytest.raises(ReportError, match="did not see the same pictures"):
+                draw(flows, "q", tmp_path / "x.png")
+
+
+def test_the_curves_are_means_over_seeds_with_an_interval_over_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, text, **kwargs: titles.append(text))
+
+    def seed(offset: float) -> Flow:
+        totals = np.arange(12, dtype=float).reshape(4, 3) + offset
+        return Flow(np.zeros((1, 3, 9)), totals, np.zeros((1, 4, 4, 3), np.uint8))
+
+    several = {name: [seed(10.0), seed(16.0), seed(19.0)] for name in ("m/a", "m/b")}
+    draw(several, "q", tmp_path / "several.png")
+    assert titles[-1] == "total over image tokens; mean over 3 seeds; 95% interval over 4 pictures"
+    draw({name: seeds[:1] for name, seeds in several.items()}, "q", tmp_path / "one.png")
+    assert "two checkpoints, no training noise" in titles[-1]
+    first = next(csv.DictReader(io.StringIO(totals_csv(several))))
+    assert (first["checkpoint"], first["layer"], first["pictures"], first["seeds"]) == ("m/a", "1", "4", "3")
+    assert float(first["total"]) == pytest.approx(np.mean([0, 3, 6, 9]) + 15)
+    low, high = total_interval(seed(15.0).totals)
+    assert (float(first["low"]), float(first["high"])) == pytest.approx((low[0], high[0]))
 
 
 def test_flows_read_back(tmp_path: Path) -> None:
@@ -133,7 +159,7 @@ def test_flows_read_back(tmp_path: Path) -> None:
     low, high = total_interval(one.totals)
     assert (low <= one.totals.mean(0)).all()
     assert (one.totals.mean(0) <= high).all()
-    assert totals_csv({"m/v": one}).count("\n") == 4
+    assert totals_csv({"m/v": [one]}).count("\n") == 4
 
 
 def test_layers_are_chosen_evenly_with_the_first_and_the_last() -> None:

@@ -1,4 +1,4 @@
-"""Two checkpoints' attention side by side, and the totals behind the curves."""
+"""Two runs' attention side by side, and the totals behind the curves."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from vdep.report.attention_figure import draw, totals_csv
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-names = [f"{model}/{variant}" for model, variant, _ in json.loads(snakemake.params.runs)]
-flows = {name: Flow.load(Path(path)) for name, path in zip(names, snakemake.input, strict=True)}
+flows: dict[str, list[Flow]] = {}
+for (model, variant, _), path in zip(json.loads(snakemake.params.runs), snakemake.input, strict=True):
+    flows.setdefault(f"{model}/{variant}", []).append(Flow.load(Path(path)))
 draw(flows, snakemake.params.question, Path(snakemake.output.png))
 write_atomically(Path(snakemake.output.csv), totals_csv(flows))
