@@ -17,6 +17,7 @@ from vdep.errors import ReportError
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
 from vdep.report.tables import (
+    CHANGE,
     BuiltTable,
     Key,
     Results,
@@ -94,6 +95,10 @@ def build(
     return build_table(definition, results, PUBLISHED), results
 
 
+def runs(table: BuiltTable) -> dict[tuple[str, str, str], dict[str, str]]:
+    return {key: cell for key, cell in table.cells.items() if key[1] != CHANGE}
+
+
 def one(seed: str, model: str, variant: str, benchmark: str, path: Path) -> Results:
     key: Key = (model, variant, seed, benchmark)
     return Results({key: path})
@@ -101,14 +106,14 @@ def one(seed: str, model: str, variant: str, benchmark: str, path: Path) -> Resu
 
 def test_the_difference_is_that_of_the_two_numbers_shown(tmp_path: Path) -> None:
     table, _ = build("main_vqa", tmp_path)
-    for cell in table.cells.values():
+    for cell in runs(table).values():
         assert float(cell["difference"]) == pytest.approx(float(cell["reproduced"]) - float(cell["published"]), abs=1e-9)
 
 
 def test_every_cell_of_the_papers_tables_has_its_published_number(tmp_path: Path) -> None:
     for name in PAPERS:
         table, _ = build(name, tmp_path)
-        missing = [key for key, cell in table.cells.items() if "published" not in cell]
+        missing = [key for key, cell in runs(table).items() if "published" not in cell]
         # the paper's ablation tables do not repeat these columns for these rows
         assert not missing, (name, missing)
 
@@ -129,7 +134,7 @@ def test_mme_total_is_built_as_in_the_paper(tmp_path: Path) -> None:
     assert STUDY.columns["mme_total"].sum_of == ("mme_commonsense", "mme_existence", "mme_count", "mme_position", "mme_color")
     assert sum(published[c] for c in STUDY.columns["mme_total"].sum_of) == published["mme_total"]
     table, _ = build("main_mme", tmp_path, value=100)
-    for number, row in enumerate(table.rows):
+    for number, row in enumerate(dict.fromkeys(key[:2] for key in runs(table))):
         assert table.cells[*row, "mme_total"]["reproduced"] == f"{5 * (100 + number):.2f}"
 
 
@@ -167,8 +172,10 @@ def test_what_is_left_out_for_want_of_a_judge_is_a_dash_and_a_note(tmp_path: Pat
     assert "MM-Vet: left out, because no judge is configured." in lines
     place = table.columns.index("mmvet") + 3
     cells = [line.split("|")[place].strip() for line in lines if line.startswith(("| llava", "| tinyllava"))]
-    assert len(cells) == 4
-    assert all(re.fullmatch(r"-<br>\*published\* \d+\.\d+<sup>a</sup>", cell) for cell in cells), cells
+    shown = [cell for cell, line in zip(cells, table.rows, strict=True) if line[1] != CHANGE]
+    assert len(shown) == 4
+    assert all(re.fullmatch(r"-<br>\*published\* (\*\*)?\d+\.\d+(\*\*)?<sup>a</sup>", cell) for cell in shown), shown
+    assert "-<br>*published* +3.00" in cells
     read = list(csv.DictReader(io.StringIO(as_csv(table))))
     assert {row["mmvet"] for row in read if row["quantity"] in ("reproduced", "low", "high", "difference")} == {""}
     assert all(row["mmvet"] for row in read if row["quantity"] == "published")
@@ -260,16 +267,16 @@ def test_every_cell_of_another_protocol_is_marked_and_no_other(tmp_path: Path) -
         table, results = build(name, tmp_path / name)
         rows = {(r["model"], r["run"], r["quantity"]): r for r in csv.DictReader(io.StringIO(as_csv(table)))}
         markdown = as_markdown(table)
-        for (model, variant, column), cell in table.cells.items():
+        for (model, variant, column), cell in runs(table).items():
             if column in ANOTHER:
                 assert ANOTHER[column] in rows[model, variant, "note"][column]
                 letter = table.marks(cell, "published")
-                assert f"*published* {cell['published']}<sup>{letter}</sup> ({cell['difference']})" in markdown
+                assert f"{cell['published']}<sup>{letter}</sup> ({cell['difference']})" in markdown.replace("**", "")
                 note = next(line for line in markdown.splitlines() if line.startswith(f"<sup>{letter}</sup>"))
                 assert ANOTHER[column] in note
             else:
                 assert "note" not in cell
-                assert f"*published* {cell['published']} (" in markdown
+                assert f"*published* {cell['published']} (" in markdown.replace("**", "")
         if {*ANOTHER} & {*table.columns}:
             marked = [c for c in provenance(table, results, STUDY.columns)["cells"] if c["protocols"]]
             assert {c["column"] for c in marked} == {*ANOTHER} & {*table.columns}
@@ -468,3 +475,69 @@ def test_a_table_that_holds_nothing_yet_can_be_printed() -> None:
     table = build_table(define("main_general", table=spec, left_out=["mmvet"]), Results({}), PUBLISHED)
     assert as_csv(table) == "model,run,quantity,mmvet\n"
     assert "| llava-7b | vdep | - |" in as_markdown(table)
+
+
+# -- CHANGE rows, and the best in bold
+
+PRINTED_CHANGES = {
+    ("main_vqa", "tinyllava-3b"): "+1.26 +0.60 +3.28 +0.85 +0.26 +0.15",
+    ("main_vqa", "llava-7b"): "+3.36 +0.38 +0.03 +0.60 +2.84 +1.56",
+    ("main_general", "tinyllava-3b"): "+1.05 +0.81 +1.10 +3.00 +0.00 +0.15 -2.00 -1.18 -3.20",
+    ("main_general", "llava-7b"): "+0.35 +0.60 +0.94 -0.50 -0.40 +0.06 +29.00 +1.84 +0.33",
+    ("main_mme", "tinyllava-3b"): "+10.78 +9.99 +15.00 +15.00 +5.00 +0.00 +44.99",
+    ("main_mme", "llava-7b"): "+5.88 +0.29 +0.00 -5.03 +6.67 +5.00 +6.93",
+}
+"""The CHANGE rows of the paper's Tables 1 to 3 (the columns of Table 1 in our order; a change of OCRBench is printed +29)."""
+
+
+@pytest.mark.parametrize(("name", "model"), PRINTED_CHANGES)
+def test_the_published_change_is_the_papers_change_row(name: str, model: str, tmp_path: Path) -> None:
+    table, _ = build(name, tmp_path)
+    changes = [table.cells[model, CHANGE, column]["published_change"] for column in table.columns]
+    assert " ".join(changes) == PRINTED_CHANGES[name, model]
+
+
+def test_the_change_is_that_of_the_two_numbers_shown_and_stands_under_them(tmp_path: Path) -> None:
+    table, _ = build("controls", tmp_path, value=50.005)
+    assert [run for _, run in table.rows][:4] == ["baseline", "vdep", CHANGE, "vdep-alpha0"]
+    for column in table.columns:
+        before, after = (float(table.cells["llava-7b", run, column]["reproduced"]) for run in ("baseline", "vdep"))
+        change = table.cells["llava-7b", CHANGE, column]
+        assert change.keys() == {"change"}, "the paper has no such table"
+        assert float(change["change"]) == pytest.approx(after - before, abs=1e-9)
+    markdown = as_markdown(table)
+    assert re.search(r"\| llava-7b \| CHANGE \| \+\d", markdown)
+    assert "CHANGE: vdep minus baseline;" not in as_markdown(build("ablation_alpha", tmp_path)[0])
+    assert CHANGE not in as_csv(table), "what follows from two of its lines is not one of its lines"
+
+
+def test_the_spread_of_a_change_is_that_of_the_differences_within_a_seed(tmp_path: Path) -> None:
+    definition = define("main_vqa", seeds=("a", "b", "c"))
+    results = Results({key: tmp_path / "/".join(key[:3]) / f"{key[3]}.json" for key in definition.evaluations})
+    for (_, variant, seed, _), path in results.files.items():
+        # seeds differ a lot, and what a seed gains by it hardly
+        write_scores(path, {"a": 40.0, "b": 50.0, "c": 60.0}[seed] + (variant == "vdep") * {"a": 1.0, "b": 2.0, "c": 3.0}[seed])
+    table = build_table(definition, results, PUBLISHED)
+    assert table.cells["llava-7b", "vdep", "gqa"]["spread"] == "11.00"
+    assert table.cells["llava-7b", CHANGE, "gqa"] == {"change": "+2.00", "spread": "1.00", "published_change": "+0.38"}
+    markdown = as_markdown(table)
+    assert "+2.00 ± 1.00<br>*published* +0.38" in markdown
+    assert "CHANGE: vdep minus baseline ± the standard deviation of the seeds' own changes" in markdown
+
+
+def test_the_highest_of_a_models_runs_is_bold_in_each_column(tmp_path: Path) -> None:
+    definition = define("ablation_ratio")
+    results = Results({key: tmp_path / "/".join(key[:3]) / f"{key[3]}.json" for key in definition.evaluations})
+    for (_, variant, _, _), path in results.files.items():
+        write_scores(path, {"ratio-0.5": 51.0, "ratio-0.8": 51.001, "vdep": 50.0}[variant], parts=("score", *MME))
+    table = build_table(definition, results, PUBLISHED)
+    gqa = {key[1] for key in table.best if key[2:] == ("gqa", "reproduced")}
+    assert gqa == {"ratio-0.5", "ratio-0.8"}, "as shown, they are one"
+    assert {key[1] for key in table.best if key[2:] == ("gqa", "published")} == {"vdep"}
+    markdown = as_markdown(table)
+    assert "**51.00**<br>[50.00, 52.00]<br>*published* 61.65 (-10.65)" in markdown
+    assert "| 50.00<br>[49.00, 51.00]<br>*published* **62.50** (-12.50)" in markdown
+    assert "bold: the highest of a model's runs" in markdown
+    alone = as_markdown(build("calibration", tmp_path / "alone")[0])
+    assert "**" not in alone
+    assert "bold" not in alone

@@ -182,10 +182,16 @@ def _clusters(seen: Mapping[str, Any]) -> str | None:
     return "one by one" if clusters["n"] == seen["n"] else "together with what is scored with them"
 
 
+BASELINE, VDEP, CHANGE = "baseline", "vdep", "CHANGE"
+"""The third is the second minus the first, a row of the paper's tables."""
+SIGNED = ("difference", "change")
+
+
 @dataclass(frozen=True)
 class BuiltTable:
     title: str
-    rows: tuple[tuple[str, str], ...]
+    rows: list[tuple[str, str]]
+    """(model, run), where a run may be CHANGE, which only the Markdown has: it follows from the two above it."""
     columns: tuple[str, ...]
     labels: dict[str, str]
     numbers: pd.DataFrame
@@ -213,7 +219,7 @@ class BuiltTable:
         """model, run, column, quantity, ``text``: as shown."""
         frame = self.numbers
         texts = [
-            text or (f"{value:.0f}" if quantity == "n" else f"{shown(value):{'+' if quantity.endswith('difference') else ''}}")
+            text or (f"{value:.0f}" if quantity == "n" else f"{shown(value):{'+' if quantity.endswith(SIGNED) else ''}}")
             for quantity, value, text in zip(frame["quantity"], frame["value"], frame["text"], strict=True)
         ]
         return frame[["model", "run", "column", "quantity"]].assign(text=texts)
@@ -225,6 +231,15 @@ class BuiltTable:
         for model, run, column, quantity, text in self.printed.itertuples(index=False):
             cells[model, run, column][quantity] = text
         return cells
+
+    @cached_property
+    def best(self) -> set[tuple[str, str, str, str]]:
+        """(model, run, column, quantity) of the highest number, as shown, of a model's several runs."""
+        scores = self.numbers[self.numbers["quantity"].isin(["reproduced", "published"])]
+        scores = scores.assign(value=[float(shown(value)) for value in scores["value"]])
+        runs = scores.groupby(["model", "column", "quantity"])["value"]
+        best = scores[(scores["value"] == runs.transform("max")) & (runs.transform("size") > 1)]
+        return set(best[["model", "run", "column", "quantity"]].itertuples(index=False, name=None))
 
     def marks(self, cell: Mapping[str, str], quantity: str) -> str:
         """The letters of the notes on one number: ``a``, ``b``, ..."""
@@ -270,6 +285,8 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
     notes: list[str] = []
     used: dict[str, Protocol] = {}
     clusters: dict[str, list[str]] = {}
+    rows: list[tuple[str, str]] = []
+    found: dict[tuple[str, str, str], tuple[Cell | None, Published | None]] = {}
     for model, variant in definition.rows:
         for name in spec.columns:
             printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
@@ -277,7 +294,7 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
             others = {r: p for r in references for p in printed if p.table == r}
             if name in definition.left_out:
                 quantities: Quantities = {"published": own}
-                others = {}
+                cell, others = None, {}
             else:
                 cell = results.cell(model, variant, name, definition.columns)
                 quantities = _numbers(cell, own, others)
@@ -297,6 +314,13 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
             quantities["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
             used |= {key: m for covering in marks.values() for key, m in covering.items()}
             numbers += [(model, variant, name, *line) for line in _lines(quantities)]
+            found[model, variant, name] = cell, own
+        rows.append((model, variant))
+        if variant in (BASELINE, VDEP) and {(model, BASELINE), (model, VDEP)} <= set(rows):
+            rows.append((model, CHANGE))
+            for name in spec.columns:
+                change = _change(*found[model, BASELINE, name], *found[model, VDEP, name])
+                numbers += [(model, CHANGE, name, *line) for line in _lines(change)]
     judges = sorted({str(j) for j in (s.get("judge") for s in results._read.values()) if j})
     notes += [f"Free-form answers graded by {judge}." for judge in judges]
     notes += [
@@ -304,7 +328,7 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
     ]
     notes += [definition.note] if definition.note else []
     frame = pd.DataFrame(numbers, columns=["model", "run", "column", "quantity", "value", "text"])
-    return BuiltTable(spec.title, definition.rows, spec.columns, labels, frame, notes, references, used, clusters)
+    return BuiltTable(spec.title, rows, spec.columns, labels, frame, notes, references, used, clusters)
 
 
 def _numbers(cell: Cell, own: Published | None, others: Mapping[str, Published]) -> Quantities:
@@ -315,6 +339,18 @@ def _numbers(cell: Cell, own: Published | None, others: Mapping[str, Published])
         quantities |= {"published": own, "difference": float(shown(cell.value) - own.value)}
     for reference, other in others.items():
         quantities |= {reference: other, f"{reference}_difference": float(shown(cell.value) - other.value)}
+    return quantities
+
+
+def _change(before: Cell | None, printed: Published | None, after: Cell | None, then_printed: Published | None) -> Quantities:
+    """Of the numbers as they are shown; its spread is that of the differences between runs of one seed."""
+    quantities: Quantities = {}
+    if before is not None and after is not None:
+        quantities["change"] = float(shown(after.value) - shown(before.value))
+        if after.n > 1 and after.by_seed.keys() == before.by_seed.keys():
+            quantities["spread"] = stdev(after.by_seed[seed] - before.by_seed[seed] for seed in after.by_seed)
+    if printed is not None and then_printed is not None:
+        quantities["published_change"] = float(then_printed.value - printed.value)
     return quantities
 
 
@@ -346,7 +382,8 @@ def _lines(quantities: Quantities) -> Iterator[tuple[str, float | None, str]]:
 def as_csv(table: BuiltTable) -> str:
     """One line per run and quantity; quantities that no cell has are left out."""
     present = set(table.printed["quantity"])
-    order = [(*row, quantity) for row in table.rows for quantity in table.quantities if quantity in present]
+    runs = [row for row in table.rows if row[1] != CHANGE]
+    order = [(*run, quantity) for run in runs for quantity in table.quantities if quantity in present]
     lines = pd.MultiIndex.from_tuples(order, names=["model", "run", "quantity"])
     wide = table.printed.pivot(index=lines.names, columns="column", values="text")
     return wide.reindex(index=lines, columns=list(table.columns)).to_csv(lineterminator="\n")
@@ -358,7 +395,7 @@ def as_markdown(table: BuiltTable) -> str:
     lines.append("| model | run | " + " | ".join(table.labels[c] for c in table.columns) + " |")
     lines.append("|---|---|" + "---:|" * len(table.columns))
     for row in table.rows:
-        cells = (_markdown_cell(table, table.cells[*row, name]) for name in table.columns)
+        cells = (_markdown_cell(table, (*row, name)) for name in table.columns)
         lines.append(f"| {' | '.join(row)} | {' | '.join(cells)} |")
     lines += ["", "; ".join(_legend(table)) + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
     for i, protocol in enumerate(table.protocols.values()):
@@ -378,6 +415,11 @@ def _legend(table: BuiltTable) -> Iterator[str]:
         yield f"{start}: the reproduced score with its 95% interval ({how}); one seed (n = 1): no training noise"
     if "published" in present:
         yield "*published*: that number and the difference to it"
+    if table.best:
+        yield "bold: the highest of a model's runs"
+    if "change" in present or "published_change" in present:
+        spread = " ± the standard deviation of the seeds' own changes" if seeds else ""
+        yield f"{CHANGE}: {VDEP} minus {BASELINE}{spread}"
     if table.references:
         yield f"*{'*, *'.join(table.references)}*: the same checkpoint, evaluated by others, and the difference to it"
         yield "*tolerance*: how far ours may lie from the number that judges it (docs/decisions.md)"
@@ -387,15 +429,22 @@ def _legend(table: BuiltTable) -> Iterator[str]:
         yield "*blind*: the same model with the picture replaced by one colour"
 
 
-def _markdown_cell(table: BuiltTable, cell: Mapping[str, str]) -> str:
+def _markdown_cell(table: BuiltTable, key: tuple[str, str, str]) -> str:
+    cell = table.cells[key]
+
+    def number(quantity: str) -> str:
+        return f"**{cell[quantity]}**" if (*key, quantity) in table.best else cell[quantity]
+
     def beside(quantity: str, difference: str) -> str:
         marks = table.marks(cell, quantity)
         shown = f" ({cell[difference]})" if cell.get(difference) else ""
-        return f"*{quantity}* {cell[quantity]}{f'<sup>{marks}</sup>' if marks else ''}{shown}"
+        return f"*{quantity}* {number(quantity)}{f'<sup>{marks}</sup>' if marks else ''}{shown}"
 
-    parts = [f"**{cell['reproduced']}**" if cell.get("reproduced") else "-"]
+    parts = [number("reproduced") if "reproduced" in cell else cell.get("change", "-")]
     if cell.get("spread"):
         parts[0] += f" ± {cell['spread']}"
+    if cell.get("published_change"):
+        parts.append(f"*published* {cell['published_change']}")
     if cell.get("low"):
         parts.append(f"[{cell['low']}, {cell['high']}]")
     if cell.get("published"):
