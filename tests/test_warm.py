@@ -33,7 +33,7 @@ def driver() -> Iterator[subprocess.Popen[str]]:
 
 
 def folder_of(driver: subprocess.Popen[str]) -> Path:
-    (folder,) = Path(tempfile.gettempdir()).glob(f"vdep-warm-*-{driver.pid}-*") or (Path("gone"),)
+    (folder,) = [*Path(tempfile.gettempdir()).glob(f"vdep-warm-*-{driver.pid}-*")] or [Path("gone")]
     return folder
 
 
