@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -13,7 +14,7 @@ import pytest
 import world
 from test_recipe import paper_config
 
-from vdep.errors import ReportError
+from vdep.errors import EvaluationError, ReportError
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
 from vdep.report.tables import (
@@ -45,8 +46,18 @@ MME = ("perception", "commonsense_reasoning", "existence", "count", "position", 
 
 
 def write_scores(
-    path: Path, value: float, blind: float | None = None, parts: tuple[str, ...] = ("score",), judge: str | None = None
+    path: Path,
+    value: float,
+    blind: float | None = None,
+    parts: tuple[str, ...] = ("score",),
+    judge: str | None = None,
+    samples: Path | None = None,
 ) -> None:
+    if samples is None:
+        samples = path.with_suffix(".samples.jsonl.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples.write_bytes(b"rows")
+
     def numbers(v: float) -> dict[str, Any]:
         numbers = {p: {"value": v, "low": v - 1, "high": v + 1, "sensitivity": SENSITIVITY} for p in parts}
         by, clusters = CLUSTERS.get(path.stem, ("picture", 9))
@@ -54,11 +65,12 @@ def write_scores(
 
     scores: dict[str, Any] = {
         "benchmark": path.stem,
-        "digest": "evaluation",
+        "recipe": {},
+        "digest": hashlib.sha256(b"{}").hexdigest(),
         "checkpoint": {"recipe": "sft", "initial_recipe": "stage1", "weights": "w", "versions": {"torch": "2.13.0"}},
         "judge": judge,
         "lmms_eval": "0.7.3",
-        "samples": {"file": "x", "sha256": "y"},
+        "samples": {"file": samples.name, "sha256": sha256(samples)},
         "seen": numbers(value),
     }
     if blind is not None:
@@ -218,6 +230,14 @@ def test_a_missing_result_or_part_is_an_error_and_not_an_empty_cell(tmp_path: Pa
         results.cell("m", "v", "x", {"x": Column(label="x", benchmark="mme", part="color")})
 
 
+def test_scores_whose_samples_are_others_fill_no_table(tmp_path: Path) -> None:
+    _, results = build("main_vqa", tmp_path)
+    file = results.files["llava-7b", "vdep", "seed-42", "gqa"]
+    file.with_suffix(".samples.jsonl.gz").write_bytes(b"other rows")
+    with pytest.raises(EvaluationError, match=r"gqa\.samples\.jsonl\.gz is not the file that gqa\.json describes"):
+        build_table(define("main_vqa"), Results(results.files), PUBLISHED)
+
+
 def test_the_published_numbers_are_all_there() -> None:
     papers = [p for p in PUBLISHED if p.table.startswith("table")]
     assert len(papers) == 223
@@ -235,7 +255,9 @@ def test_skills_are_pooled_over_benchmarks(tmp_path: Path) -> None:
         seen = [{"document": i, "points": float(i < right)} for i in range(10)]
         blind = [{"document": i, "points": float(i < 2)} for i in range(10)]
         files["m", "v", benchmark] = tmp_path / f"{benchmark}.json"
-        write_samples(tmp_path / f"{benchmark}.samples.jsonl.gz", {"seen": seen, "blind": blind})
+        samples = tmp_path / f"{benchmark}.samples.jsonl.gz"
+        write_samples(samples, {"seen": seen, "blind": blind})
+        write_scores(files["m", "v", benchmark], 0.0, samples=samples)
         questions = [{"skill": "color", "answer": "ABCD"[i % 4], "candidates": list("ABCD")} for i in range(10)]
         (tmp_path / benchmark).mkdir()
         write_json(tmp_path / benchmark / "questions.json", questions)

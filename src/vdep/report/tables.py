@@ -20,8 +20,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..artifacts import Scores
 from ..errors import ReportError
-from ..files import read_json, sha256
+from ..files import sha256
 from ..study.settings import Calibration, Column, Frozen, Protocol, Table
 
 Key = tuple[str, str, str, str]
@@ -104,13 +105,13 @@ class Results:
 
     def __init__(self, files: Mapping[Key, Path]) -> None:
         self.files = files
-        self._read: dict[Key, dict[str, Any]] = {}
+        self._read: dict[Key, Scores] = {}
 
-    def scores(self, key: Key) -> dict[str, Any]:
+    def scores(self, key: Key) -> Scores:
         if key not in self.files:
             raise ReportError(f"no evaluation of {'/'.join(key[:3])} on {key[3]} was given to the table")
         if key not in self._read:
-            self._read[key] = read_json(self.files[key])
+            self._read[key] = Scores.open(self.files[key])
         return self._read[key]
 
     def cell(self, model: str, variant: str, name: str, columns: Mapping[str, Column]) -> Cell:
@@ -149,16 +150,16 @@ class Results:
 
     def _part(self, key: Key, part: str) -> Cell:
         scores = self.scores(key)
-        parts = scores["seen"]["parts"]
+        parts = scores.seen["parts"]
         if part not in parts:
             raise ReportError(f"{self.files[key]} has no part {part!r} (it has {', '.join(parts)})")
         return Cell(
             by_seed={key[2]: parts[part]["value"]},
             low=parts[part]["low"],
             high=parts[part]["high"],
-            blind=scores.get("blind", {}).get("parts", {}).get(part, {}).get("value"),
+            blind=(scores.blind or {}).get("parts", {}).get(part, {}).get("value"),
             sensitivity=parts[part].get("sensitivity"),
-            clusters=_clusters(scores["seen"]),
+            clusters=_clusters(scores.seen),
             sources=(str(self.files[key]),),
         )
 
@@ -321,7 +322,7 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
             for name in spec.columns:
                 change = _change(*found[model, BASELINE, name], *found[model, VDEP, name])
                 numbers += [(model, CHANGE, name, *line) for line in _lines(change)]
-    judges = sorted({str(j) for j in (s.get("judge") for s in results._read.values()) if j})
+    judges = sorted({scores.judge for scores in results._read.values() if scores.judge})
     notes += [f"Free-form answers graded by {judge}." for judge in judges]
     notes += [
         f"{labels[name]}: left out, because no judge is configured." for name in spec.columns if name in definition.left_out
@@ -482,13 +483,13 @@ def provenance(table: BuiltTable, results: Results, definitions: Mapping[str, Co
         scores = results.scores(by_path[source])
         files[source] = {
             "sha256": sha256(Path(source)),
-            "samples": scores["samples"],
-            "n": scores["seen"]["n"],
-            "evaluation_recipe": scores["digest"],
-            "finetune_recipe": scores["checkpoint"]["recipe"],
-            "pretrain_recipe": scores["checkpoint"]["initial_recipe"],
-            "weights": scores["checkpoint"]["weights"],
-            "versions": scores["checkpoint"]["versions"] | {"lmms_eval": scores["lmms_eval"]},
-            "judge": scores["judge"],
+            "samples": scores.samples.model_dump(),
+            "n": scores.seen["n"],
+            "evaluation_recipe": scores.digest,
+            "finetune_recipe": scores.checkpoint.recipe,
+            "pretrain_recipe": scores.checkpoint.initial_recipe,
+            "weights": scores.checkpoint.weights,
+            "versions": scores.checkpoint.versions | {"lmms_eval": scores.lmms_eval},
+            "judge": scores.judge,
         }
     return {"title": table.title, "cells": cells, "results": files}
