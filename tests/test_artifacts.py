@@ -27,6 +27,8 @@ from vdep.data.prepared import PreparedData
 from vdep.errors import AssetError, CheckpointError, DataError, EvaluationError, UserError
 from vdep.files import digest_of, folder_digest, read_json, sha256, write_json
 from vdep.model.original import export_original
+from vdep.run.job import Job
+from vdep.run.launch import finished
 from vdep.study.recipe import ImportRecipe
 from vdep.study.settings import Asset, HubAsset, LocalAsset, MadeAsset, ShippedAsset, UrlAsset, asset_identity
 
@@ -275,6 +277,25 @@ def test_training_takes_the_data_of_its_recipe(everything: World, capsys: pytest
     command[command.index("--data") + 1] = str(other)
     everything.commands["other data"] = command
     assert "is of another preparation than the recipe's" in refused(everything, "other data", capsys)
+
+
+def test_a_finished_run_is_finished_only_with_its_own_weights(everything: World, tmp_path: Path) -> None:
+    study = world.make_study()
+    recipe = study.recipe("tiny", "run", "pretrain")
+    job = Job(
+        recipe=recipe, execution=study.execution.pretrain, device="cpu", tower=tmp_path, language_model=tmp_path, data=tmp_path,
+        initial=None, deepspeed=tmp_path, run=tmp_path / "run", inputs={"tower": "t" * 64},
+    )  # fmt: skip
+    assert not finished(job)
+    shutil.copytree(everything.root / "stage-1" / "final", job.final)
+    (job.final / FINAL).unlink()
+    FinishedStage.seal(job.final, **job.identity, stage="pretrain", initial_recipe=None, steps=1)
+    assert finished(job)
+    with pytest.raises(CheckpointError, match="was trained with another input_tower"):
+        finished(job.model_copy(update={"inputs": {"tower": "u" * 64}}))
+    one_byte(job.final / "projector.safetensors")
+    with pytest.raises(CheckpointError, match=rf"is not the file that final\.json describes .* Delete {job.run} and train"):
+        finished(job)
 
 
 # -- what is remembered
