@@ -122,9 +122,9 @@ def job_of(family: str, case: Case, assets: Path, prepared: Path, run: Path) -> 
     recipe = study.recipe("tiny", "run", case.stage)
     initial = None
     if case.stage == "finetune":
-        initial = assets.parent / f"projector-{family}"
+        initial = assets.parent / f"projector-{family}" / "final"
         if not initial.is_dir():
-            world.untrained_projector(study, assets, initial)
+            world.untrained_projector(study, assets, initial.parent)
     execution = getattr(study.execution, case.stage).model_copy(update={"engine": case.engine, **case.execution})
     return Job(
         recipe=recipe, execution=execution, device="cpu", tower=assets / world.FAMILIES[family][0],

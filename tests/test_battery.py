@@ -53,7 +53,7 @@ def job_of(family: str, stage: str, assets: Path, prepared_root: Path, tmp_path:
         tower=assets / recipe.vision_tower.weights,
         language_model=assets / recipe.language_model,
         data=world.prepare(study, assets, prepared_root, stage),
-        initial=initial if stage == "finetune" else None,
+        initial=initial / "final" if stage == "finetune" else None,
         deepspeed=world.engines(),
         run=tmp_path / "runs",
         inputs={},

@@ -35,7 +35,8 @@ def main() -> None:
         recipe = study.recipe("tiny", "run", "finetune")
         job = Job(
             recipe=recipe, execution=study.execution.finetune.model_copy(update={"engine": sys.argv[1]}), device="cpu",
-            tower=assets / "clip", language_model=assets / "llama", initial=Path(scratch, "initial"), run=Path(scratch),
+            tower=assets / "clip", language_model=assets / "llama", initial=Path(scratch, "initial", "final"),
+            run=Path(scratch),
             data=world.prepare(study, assets, Path(scratch, "prepared"), "finetune"), inputs={},
             deepspeed=world.engines(),
         )  # fmt: skip
