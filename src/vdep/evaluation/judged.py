@@ -11,15 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lmms_eval.api.instance import Instance
-from lmms_eval.api.model import lmms
 
 from .. import entry_points
 from ..artifacts import AnsweredPass, Answers
 from ..errors import EvaluationError
 from ..study.recipe import EvaluationRecipe
 from ..study.settings import Judge
+from .answerer import Answerer
 from .judge import mmvet_instructions
 from .tasks import LMMS_EVAL_VERSION
 
@@ -154,27 +153,12 @@ class GradedAnswers:
         }
 
 
-class Recorded(lmms):
+class Recorded(Answerer):
     """Answers that were given before, in the place of ``VdepModel``. No weights, no tokenizer, no picture is opened."""
 
-    is_simple = True
-
     def __init__(self, graded: GradedAnswers) -> None:
-        super().__init__()
+        super().__init__("cpu")
         self.graded = graded
-        self.blind = False
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    @property
-    def rank(self) -> int:
-        return self._rank
-
-    @property
-    def world_size(self) -> int:
-        return self._world_size
 
     @property
     def _pass(self) -> AnsweredPass:
@@ -186,15 +170,6 @@ class Recorded(lmms):
 
     def summary(self) -> dict[str, Any]:
         return dict(self._pass.summary)
-
-    def clean(self) -> None:
-        """Nothing is to be freed."""
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise EvaluationError("no benchmark here asks for likelihoods")
-
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise EvaluationError("no benchmark here asks in several rounds")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         answers = [row["answer"] for row in self._pass.rows]

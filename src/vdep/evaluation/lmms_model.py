@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from lmms_eval.api.instance import Instance
-from lmms_eval.api.model import lmms
 from PIL import Image
 from tqdm import tqdm
 from transformers import AutoConfig
@@ -28,6 +27,7 @@ from ..data.images import ImageTransform, load_processor
 from ..data.tokenizer import load_tokenizer
 from ..errors import EvaluationError
 from ..model.llava import load_checkpoint
+from .answerer import Answerer
 from .answers import AnswerLog, answer_key
 from .pictures import decoded, identity, prefetched, requested
 
@@ -60,7 +60,7 @@ class Question:
         return int(self.settings.get("max_new_tokens", DEFAULT_MAX_NEW_TOKENS))
 
 
-class VdepModel(lmms):
+class VdepModel(Answerer):
     """A saved checkpoint behind lmms-eval's interface.
 
     Args:
@@ -73,8 +73,6 @@ class VdepModel(lmms):
         asked: the questions of the last pass, in lmms-eval's order.
         pictures: what tells the pictures of each document from others, the SHA-256 of their files; from the pass that sees.
     """
-
-    is_simple = True
 
     def __init__(
         self,
@@ -89,10 +87,9 @@ class VdepModel(lmms):
         answers: Path | None = None,
         decoders: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(device)
         self.checkpoint = checkpoint
         self.template = TEMPLATES[template]
-        self._device = torch.device(device)
         self.dtype = dtype
         self.tokenizer = load_tokenizer(checkpoint)
         self.transform = ImageTransform(load_processor(checkpoint), image_fit)
@@ -104,34 +101,12 @@ class VdepModel(lmms):
         self.max_new_tokens = max_new_tokens
         self.answers = answers
         self.decoders = decoders
-        self.blind = False
         self.asked: list[Question] = []
         self.pictures: dict[int, str] = {}
 
     @cached_property
     def model(self) -> Any:
         return load_checkpoint(self.checkpoint, self.dtype).to(self._device).eval()
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
-    @property
-    def rank(self) -> int:
-        return self._rank
-
-    @property
-    def world_size(self) -> int:
-        return self._world_size
-
-    def clean(self) -> None:
-        """lmms-eval would strip the model after a pass; the blind pass needs it again."""
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise EvaluationError("no benchmark here asks for likelihoods")
-
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise EvaluationError("no benchmark here asks in several rounds")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers in the order of the requests. Equal questions are asked once.
