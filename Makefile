@@ -22,7 +22,7 @@ demo: env
 	@echo "The tables are in results/demo/tables, the attention figure is results/demo/figures/attention.png"
 
 demo-all: env
-	$(BIN)/snakemake demo all controls results/demo/tables/controls.csv $(DEMO)
+	$(BIN)/snakemake demo all controls $(DEMO)
 
 test: env
 	$(BIN)/pytest -m "not long and not gpu"
