@@ -34,7 +34,7 @@ def test_a_step_is_counted_as_torch_counts_it(
     # a micro-batch for each length: without padding
     source = MicroBatches(bench.data, bench.plan(Hybrid(1.0, schedule)), bench.transform, 0, 1, 1)  # type: ignore[arg-type]
     with FlopCounterMode(display=False) as counter:
-        for number in range(source.rounds(0)):
+        for number in range(len(source.step(0)[1])):
             step, _, micro = source[0, number]
             loss, _ = bench.task(micro)
             loss.backward()

@@ -65,7 +65,7 @@ class Bench:
         self.task.zero_grad()
         for rank in range(ranks):
             source = MicroBatches(self.data, plan, self.transform, rank, ranks, micro, packed, self.vdep, group_size)
-            for number in range(source.rounds(0)):
+            for number in range(len(source.step(0)[1])):
                 _, _, micro_batch = source[0, number]
                 loss, _ = self.task(micro_batch)
                 loss.backward()

@@ -62,12 +62,8 @@ class MicroBatches(Dataset[MicroBatch]):
             self._last = step, shares[self.rank]
         return self._last
 
-    def rounds(self, step: int) -> int:
-        """How many micro-batches each rank has at a step."""
-        return len(self.step(step)[1])
-
     def order(self, first_step: int) -> Iterator[tuple[int, int]]:
-        return ((step, i) for step in range(first_step, self.plan.steps) for i in range(self.rounds(step)))
+        return ((step, i) for step in range(first_step, self.plan.steps) for i in range(len(self.step(step)[1])))
 
     def __getitem__(self, place: tuple[int, int]) -> MicroBatch:
         step, shares = self.step(place[0])

@@ -52,9 +52,8 @@ class BenchmarkTask(ConfigurableTask):
                     f"{self.name}: {named}: {error.args[0]} The data is another revision; its columns are "
                     f"{', '.join(name for name in rows.column_names if not name.startswith('__'))}."
                 ) from error
-        documents = Documents(self.name, rows, files, joined=self._joined)
-        self.dataset = {split: documents}
-        self.dataset_no_image = {split: documents.without_pictures()}
+        self.dataset = {split: Documents(self.name, rows, files, joined=self._joined)}
+        self.dataset_no_image = {split: Documents(self.name, rows, files, pictures=False)}
 
     def doc_to_text(self, doc: Document) -> Any:
         with _named(doc):

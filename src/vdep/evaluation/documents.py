@@ -69,7 +69,6 @@ class Documents(Sequence[Document]):
     ) -> None:
         self.name = name
         self.features = {column: feature for column, feature in rows.features.items() if column != _ROW}
-        self._source = (rows, files, joined)
         self._files = files
         self._ends: list[int] = []
         for file in files:
@@ -79,10 +78,6 @@ class Documents(Sequence[Document]):
         self._columns = columns if pictures else []
         self._pictures = rows.select_columns(columns).with_format("arrow") if columns and pictures else None
         self._joined = _Joined(name, joined) if joined and pictures else None
-
-    def without_pictures(self) -> Documents:
-        rows, files, joined = self._source
-        return Documents(self.name, rows, files, pictures=False, joined=joined)
 
     def __len__(self) -> int:
         return len(self._text)

@@ -122,7 +122,7 @@ class VdepModel(Answerer):
             if question.key not in known:
                 open_questions.setdefault(question.key, question)
         # the longest first: what does not fit into memory fails at the start
-        todo = sorted(open_questions.values(), key=lambda q: (_settings_key(q), -q.length))
+        todo = sorted(open_questions.values(), key=lambda q: (json.dumps(q.settings, sort_keys=True, default=str), -q.length))
         progress = tqdm(total=len(todo), desc="blind" if self.blind else "seen", mininterval=10)
         for batch, pixels in prefetched(self._batches(todo), self._pixels, 0 if self.blind else self.decoders):
             known.add({q.key: answer for q, answer in zip(batch, self._answer(batch, pixels), strict=True)})
@@ -244,10 +244,6 @@ class VdepModel(Answerer):
         until = settings.get("until") or []
         texts = self.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         return [_cut(text, [until] if isinstance(until, str) else until) for text in texts]
-
-
-def _settings_key(question: Question) -> str:
-    return json.dumps(question.settings, sort_keys=True, default=str)
 
 
 def _place(request: Instance, task_dict: Any) -> str:

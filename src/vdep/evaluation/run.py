@@ -183,7 +183,6 @@ def decoding_threads(device: str, threads: int) -> int:
 
 
 def _one_pass(job: EvaluationJob, model: Any, task: Any, scratch: Path) -> dict[str, Any]:
-
     from .scores import score_samples
 
     samples, results = _answered(job, model, task, scratch)
