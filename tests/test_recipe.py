@@ -149,6 +149,10 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("figures/attention/right", "vdepp", r"figures\.attention: there is no variant named 'vdepp'"),
         ("validation/pretrain", "coco", r"validation\.pretrain: there is no dataset named 'coco'"),
         ("seeds", [], r"seeds: .*at least 1 item"),
+        ("seeds", ["42", 43, 42], r"seeds: 42 is there twice"),
+        ("targets/mine", {"targets": ["mine"]}, r"targets\.mine: belongs to itself \(mine -> mine\)"),
+        ("targets/main", {"targets": ["all"]}, r"targets\.main: belongs to itself \(main -> all -> main\)"),
+        ("columns/gqa", {"benchmark": None, "mean_of": ["gqa"]}, r"columns\.gqa: belongs to itself \(gqa -> gqa\)"),
         ("only_model", "llava", r"only_model: there is no model named 'llava'"),
     ],
 )

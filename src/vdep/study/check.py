@@ -43,6 +43,23 @@ def load_study(config: Mapping[str, Any]) -> Study:
     return study
 
 
+def circles(kind: str, below: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Names that belong to themselves, by whatever way; the first of each circle."""
+    done: set[str] = set()
+
+    def walk(chain: tuple[str, ...]) -> Iterator[str]:
+        for name in below.get(chain[-1], ()):
+            if name in chain:
+                yield f"{kind}.{name}: belongs to itself ({' -> '.join([*chain[chain.index(name) :], name])})"
+            elif name not in done:
+                yield from walk((*chain, name))
+        done.add(chain[-1])
+
+    for name in below:
+        if name not in done:
+            yield from walk((name,))
+
+
 def missing(name: str, kind: str, known: Collection[str], where: str) -> Iterator[str]:
     if name not in known:
         near = get_close_matches(name, known, 1)
@@ -114,6 +131,10 @@ def missing_references(study: Study) -> Iterator[str]:
             yield from missing(name, "table", study.tables, f"targets.{key}.tables")
         for name in target.figures:
             yield from missing(name, "figure", {*study.figures, *study.loss_figures}, f"targets.{key}.figures")
+    yield from circles("columns", {key: (*column.mean_of, *column.sum_of) for key, column in study.columns.items()})
+    yield from circles("targets", {key: target.targets for key, target in study.targets.items()})
+    if twice := sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1}):
+        yield f"seeds: {twice[0]} is there twice, and would be one run"
     if study.only_model is not None:
         yield from missing(study.only_model, "model", study.models, "only_model")
 
