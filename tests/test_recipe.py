@@ -149,6 +149,10 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("figures/attention/right", "vdepp", r"figures\.attention: there is no variant named 'vdepp'"),
         ("validation/pretrain", "coco", r"validation\.pretrain: there is no dataset named 'coco'"),
         ("seeds", [], r"seeds: .*at least 1 item"),
+        ("seeds", 43, r"seeds: should be a list: \[43\] \(given: 43\)$"),
+        ("seeds", [-1], r"^seeds\.0: [^;]* \(given: -1\)$"),
+        ("variants/Mine", {}, r"variants\.Mine\.\[key\]: names begin with"),
+        ("variants/mine", {"pretrain": {"seed": 1}}, r"pretrain\.seed: there is no such key, did you mean seeds\?"),
         ("seeds", ["42", 43, 42], r"seeds: 42 is there twice"),
         ("targets/mine", {"targets": ["mine"]}, r"targets\.mine: belongs to itself \(mine -> mine\)"),
         ("targets/main", {"targets": ["all"]}, r"targets\.main: belongs to itself \(main -> all -> main\)"),
@@ -159,6 +163,13 @@ def test_the_demo_is_a_study_of_its_own() -> None:
 def test_a_bad_configuration_names_the_key_and_the_reason(path: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_study(changed(path, value))
+
+
+@pytest.mark.parametrize("value", [None, ["a"], {"gqa": "a"}])
+def test_assets_that_are_none_are_named_with_a_lock_too(value: Any) -> None:
+    lock = {"assets": {"gqa": {"revision": "r"}}}
+    with pytest.raises(ConfigError, match=r"^assets.*(mapping|dictionary|object)"):
+        load_study(apply_lock({**paper_config(), "assets": value}, lock))
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from .settings import Frozen
+from .settings import NAME, Frozen
+
+_WORDS = {
+    "Tuple should": "List should",
+    "a valid tuple": "a list",
+    "a valid dictionary( or instance of .*)?": "a mapping",
+    re.escape(f"String should match pattern '{NAME}'"): "names begin with one of a-z, 0-9; also '.', '_', '-' may follow",
+}
+"""What pydantic says (regular expressions), and what it is called in YAML."""
 
 
 def describe_validation_error(error: ValidationError) -> str:
     """One line per problem: the key as one would write it, what is wrong, and the value that was given."""
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
         key = ".".join(str(part) for part in problem["loc"])
         given = problem.get("input")
         shown = "" if isinstance(given, dict | list | Frozen) else f" (given: {given!r})"
         message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            near = get_close_matches(str(problem["loc"][-1]), _every_key(), 1)
+        for theirs, ours in _WORDS.items():
+            message = re.sub(theirs, ours, message)
+        if problem["type"] == "too_short" and any(
+            p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems if p is not problem
+        ):
+            # an entry was refused, and does not count
+            continue
+        if problem["type"] == "tuple_type" and isinstance(given, str | int | float):
+            message = f"should be a list: [{given}]"
+        elif problem["type"] == "extra_forbidden":
+            near = get_close_matches(str(problem["loc"][-1]), _every_key() - {problem["loc"][-1]}, 1)
             message = "there is no such key" + (f", did you mean {near[0]}?" if near else "")
         elif problem["type"] == "invalid_key":
             message = "keys should be words; is there a comma in a number?"

@@ -310,9 +310,11 @@ def deep_merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
 
 def apply_lock(config: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what the configuration leaves null (revisions, hashes, sizes) from ``config/lock.yaml``."""
-    assets = dict(config.get("assets", {}))
+    if not isinstance(config.get("assets"), Mapping):
+        return dict(config)
+    assets = dict(config["assets"])
     for name, recorded in (lock.get("assets") or {}).items():
-        if assets.get(name) is not None:
+        if isinstance(assets.get(name), Mapping):
             asset = dict(assets[name])
             for key, value in recorded.items():
                 if asset.get(key) is None:
