@@ -1,6 +1,7 @@
 # The configuration, the constraints on names, and what is checked before the first job. No rules here: what is needed for what
 # is worked out in src/vdep/study/plan.py.
 
+import re
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -25,11 +26,12 @@ driver.prepare_environment(CHECKOUT, EXECUTION.command)
 
 
 def either_of(names):
-    return "|".join(sorted(names)) or "none"
+    return "|".join(re.escape(name) for name in sorted(names)) or "none"
 
 
 IMPORTED = either_of(name for name in STUDY.variants if STUDY.imported(name))
 TRAINED = either_of(name for name in STUDY.variants if not STUDY.imported(name))
+SEEDS = either_of(f"seed-{seed}" for seed in STUDY.seeds)
 SUBMITTED = either_of(STUDY.submission_benchmarks)
 SCORED = either_of(set(STUDY.benchmarks) - set(STUDY.submission_benchmarks))
 
@@ -39,13 +41,14 @@ wildcard_constraints:
     prepared=either_of(PLAN.preparations),
     model=either_of(STUDY.models),
     variant=either_of(STUDY.variants),
-    seed=f"{either_of(f'seed-{seed}' for seed in STUDY.seeds)}|imported",
+    seed=f"{SEEDS}|imported",
     benchmark=either_of(STUDY.benchmarks),
     table=either_of(STUDY.tables),
     figure=either_of(STUDY.figures),
     losses=either_of(STUDY.loss_figures),
-    # a name alone, or a table or a figure that no rule makes
-    mistyped=f"[^/.]+|{RESULTS}/(tables|figures)/(?!({either_of(PLAN.shown)})\\.).*",
+    # a name alone, or a table or a figure that no rule makes, or in another place than `results`
+    mistyped=f"[^/.]+|(?!{re.escape(RESULTS)}/(tables|figures)/)(.*/)?(tables|figures)/[^/]+|"
+    f"{re.escape(RESULTS)}/(tables|figures)/(?!({either_of(PLAN.shown)})\\.).*",
 
 
 def no_such_target(wildcards):

@@ -14,6 +14,7 @@ rule pretrain:
         f"{RESULTS}/logs/pretrain/{{model}}/{{variant}}/{{seed}}.log",
     wildcard_constraints:
         variant=TRAINED,
+        seed=SEEDS,
     conda:
         "../envs/vdep.yaml"
     threads: stage_threads("pretrain")
@@ -41,6 +42,7 @@ rule finetune:
         f"{RESULTS}/logs/finetune/{{model}}/{{variant}}/{{seed}}.log",
     wildcard_constraints:
         variant=TRAINED,
+        seed=SEEDS,
     conda:
         "../envs/vdep.yaml"
     threads: stage_threads("finetune")

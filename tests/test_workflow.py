@@ -88,12 +88,21 @@ def test_every_run_is_made_with_every_seed() -> None:
         ("al", "all"),
         ("results/tables/ablation_alfa.csv", "results/tables/ablation_alpha.csv"),
         ("results/figures/atention.png", "results/figures/attention.png"),
+        ("results/demo/tables/main_vqa.csv", "results/tables/main_vqa.csv"),
+        ("tables/main_vqa.csv", "results/tables/main_vqa.csv"),
     ],
 )
 def test_a_mistyped_target_is_answered_with_the_nearest_names(target: str, near: str) -> None:
     done = snakemake("-n", target)
     assert done.returncode != 0
     assert re.search(rf"there is no target '{re.escape(target)}'\. Near it: .*{re.escape(near)}", done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("run", ["vdep/imported", "released/seed-42", "alpha-0x1/seed-42", "vdep/seed-43"])
+def test_no_rule_makes_a_run_that_the_configuration_does_not_have(run: str) -> None:
+    done = snakemake("-n", f"results/runs/llava-7b/{run}/finetune/done.json")
+    assert done.returncode != 0
+    assert "No rule to produce" in done.stdout + done.stderr
 
 
 def test_it_runs_from_another_folder(tmp_path: Path) -> None:
