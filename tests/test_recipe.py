@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,8 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("figures/attention/right", "vdepp", r"figures\.attention: there is no variant named 'vdepp'"),
         ("validation/pretrain", "coco", r"validation\.pretrain: there is no dataset named 'coco'"),
         ("seeds", [], r"seeds: .*at least 1 item"),
+        ("results", "", r"results: should be a folder's path"),
+        ("resources", "a{b}", r"resources: should be a folder's path"),
         ("seeds", 43, r"seeds: should be a list: \[43\] \(given: 43\)$"),
         ("seeds", [-1], r"^seeds\.0: [^;]* \(given: -1\)$"),
         ("variants/Mine", {}, r"variants\.Mine\.\[key\]: names begin with"),
@@ -163,6 +166,11 @@ def test_the_demo_is_a_study_of_its_own() -> None:
 def test_a_bad_configuration_names_the_key_and_the_reason(path: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_study(changed(path, value))
+
+
+def test_a_folder_may_be_written_in_several_ways() -> None:
+    assert {load_study(changed("results", way)).results for way in ("mine/r", "./mine/r/", "mine//r")} == {"mine/r"}
+    assert load_study(changed("results", "~/r")).results == str(Path.home() / "r")
 
 
 @pytest.mark.parametrize("value", [None, ["a"], {"gqa": "a"}])

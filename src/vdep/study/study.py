@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ..errors import ConfigError
 from .messages import describe_validation_error
@@ -59,12 +61,21 @@ def _present(value: Any) -> Any:
 Removable = BeforeValidator(_present)
 
 
+def _folder(value: str) -> str:
+    if not value or set(value) & set("{}*?"):
+        raise ValueError("should be a folder's path, without braces and wildcards")
+    return os.path.normpath(Path(value).expanduser())
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
+
+
 class Study(Frozen):
     """The whole configuration, after all files have been merged. An entry that an overlay sets to null is taken away."""
 
-    results: str
+    results: Folder
     """Folder of everything that is made."""
-    resources: str
+    resources: Folder
     """Folder of downloads and prepared data."""
     assets: Annotated[dict[Name, Asset], Removable]
     """Weights and data, and where they come from."""
