@@ -43,16 +43,6 @@ rule controls:
         PLAN.target("controls"),
 
 
-# what an overlay adds to `targets`
-for target in set(STUDY.targets) - {"all", "main", "controls"}:
-
-    rule:
-        name:
-            target
-        input:
-            PLAN.target(target),
-
-
 rule submissions:
     """What only the servers of VizWiz and MMBench can score."""
     input:
@@ -74,6 +64,18 @@ rule mistyped:
         no_such_target,
     output:
         "{mistyped}",
+
+
+# what an overlay adds to `targets`
+for target in set(STUDY.targets) - {"all", "main", "controls"}:
+    if any(rule.name == target for rule in workflow.rules):
+        raise WorkflowError(f"configuration: targets.{target}: a rule has that name; give the target another")
+
+    rule:
+        name:
+            target
+        input:
+            PLAN.target(target),
 
 
 onstart:

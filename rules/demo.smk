@@ -30,10 +30,18 @@ rule skills:
 ruleorder: skills > mistyped
 
 
+def demo_alone(wildcards):
+    if any(STUDY.assets[STUDY.benchmarks[name].asset].kind != "made" for _, name in SKILL_SCORES):
+        raise WorkflowError(
+            "the demo has a configuration of its own: make demo, or snakemake demo --configfile config/demo.yaml"
+        )
+    return rules.main.input
+
+
 rule demo:
     """The demo's main tables and figures, and its skills."""
     input:
-        rules.main.input,
+        demo_alone,
         rules.skills.output,
 
 

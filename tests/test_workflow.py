@@ -105,6 +105,12 @@ def test_no_rule_makes_a_run_that_the_configuration_does_not_have(run: str) -> N
     assert "No rule to produce" in done.stdout + done.stderr
 
 
+def test_the_demo_without_its_configuration_is_not_the_paper() -> None:
+    done = snakemake("-n", "demo")
+    assert done.returncode != 0
+    assert "snakemake demo --configfile config/demo.yaml" in done.stdout + done.stderr
+
+
 def test_it_runs_from_another_folder(tmp_path: Path) -> None:
     jobs = planned("results/tables/ablation_alpha.csv", "-s", str(world.ROOT / "Snakefile"), folder=tmp_path)
     assert jobs["evaluate"] == 39
@@ -241,6 +247,7 @@ BAD = {
         "variants: {mine: {pretrain: {epochz: 2}}}",
         r"mine\.pretrain\.epochz: there is no such key",
     ),
+    "a target with a rule's name": ("targets: {fetch: {tables: [main_vqa]}}", r"targets\.fetch: a rule has that name"),
     "an unknown key": ("variants: {vdep: {vdep: {alhpa: 1}}}", r"alhpa: there is no such key"),
 }
 
