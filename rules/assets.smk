@@ -10,7 +10,10 @@ rule fetch:
     localrule: True
     conda:
         "../envs/vdep.yaml"
-    params:
+    resources:
+        # a mirror has the same files: naming one fetches nothing again, and so makes nothing again that was made of it
         asset=lambda w: canonical_json(STUDY.assets[w.asset].model_dump(mode="json")),
+    params:
+        asset=lambda w: canonical_json(STUDY.assets[w.asset].model_dump(mode="json", exclude={"mirror"})),
     shell:
-        "$VDEP fetch --name {wildcards.asset} --asset {params.asset:q} --manifest {output:q} > {log:q} 2>&1"
+        "$VDEP fetch --name {wildcards.asset} --asset {resources.asset:q} --manifest {output:q} > {log:q} 2>&1"

@@ -319,6 +319,12 @@ def test_what_runs_again(finished: Path) -> None:
     edit(config, "save_every: 200", "save_every: 77")
     assert not again(finished), "how a stage is run is no reason to run it again"
 
+    assets = finished / "config" / "assets.yaml"
+    edit(
+        assets, "coco-train2017: {kind: url,", "coco-train2017: {kind: url, mirror: 'https://mirror.example.org/train2017.zip',"
+    )
+    assert not again(finished), "a mirror has the same files"
+
     benchmarks = finished / "config" / "benchmarks.yaml"
     edit(benchmarks, "model: gpt-4o-2024-11-20", "model: another")
     expected = Counter({"grade": 3, "evaluate": 3, "table": 1})
