@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ..errors import ConfigError
 from .messages import describe_validation_error
-from .settings import SCORER_PARTS, SUBMISSION
+from .settings import SCORER_PARTS, STAGES, SUBMISSION
 from .study import Study
 
 
@@ -110,6 +110,9 @@ def missing_references(study: Study) -> Iterator[str]:
             yield from missing(name, "model", study.models, f"protocols.{key}.models")
     for kind, drawn in (("tables", study.tables), ("loss_figures", study.loss_figures)):
         for key, arms in drawn.items():
+            for field in ("models", "variants", "columns"):
+                if not getattr(arms, field, True):
+                    yield f"{kind}.{key}.{field}: is empty; to take it away, say {key}: null"
             for name in arms.models:
                 yield from missing(name, "model", models, f"{kind}.{key}.models")
             for name in arms.variants:
@@ -131,6 +134,10 @@ def missing_references(study: Study) -> Iterator[str]:
             yield from missing(name, "table", study.tables, f"targets.{key}.tables")
         for name in target.figures:
             yield from missing(name, "figure", {*study.figures, *study.loss_figures}, f"targets.{key}.figures")
+    for stage in STAGES:
+        how = getattr(study.execution, stage)
+        if study.execution.device == "cuda" and how.processes > how.gpus:
+            yield f"execution.{stage}: {how.processes} processes need as many GPUs (given: gpus: {how.gpus})"
     yield from circles("columns", {key: (*column.mean_of, *column.sum_of) for key, column in study.columns.items()})
     yield from circles("targets", {key: target.targets for key, target in study.targets.items()})
     if twice := sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1}):
@@ -142,13 +149,21 @@ def missing_references(study: Study) -> Iterator[str]:
 def missing_files(study: Study, checkout: Path) -> Iterator[str]:
     """What the configuration says of files of this checkout, and of lmms-eval's, that are not there."""
     engines = {"ddp", *(path.stem for path in (checkout / "config" / "deepspeed").glob("*.json"))}
-    for stage in ("pretrain", "finetune"):
+    for stage in STAGES:
         yield from missing(getattr(study.execution, stage).engine, "engine", engines, f"execution.{stage}.engine")
     with open(checkout / "config" / "published.csv", newline="") as file:
         published = {row["table"] for row in csv.DictReader(file)}
     for key, table in study.tables.items():
         for name in (*table.published, *(table.calibration.references if table.calibration else ())):
             yield from missing(name, "published table", published, f"tables.{key}")
+    if study.judge is not None and study.judge.kind == "function":
+        module, _, function = study.judge.model.partition(":")
+        try:
+            there = bool(function) and find_spec(module) is not None
+        except (ImportError, ValueError):
+            there = False
+        if not there:
+            yield f"judge.model: {study.judge.model!r} cannot be found; it should be package.module:function"
     library = find_spec("lmms_eval")
     for folder in (library.submodule_search_locations or []) if library else []:
         tasks = Path(folder) / "tasks"
