@@ -115,7 +115,7 @@ def train(
         raise DataError(f"{data} is of another preparation than the recipe's: name the right one with --data")
     measured = PreparedManifest.open(Path(validation)) if validation else None
     alike = ("tokenizer_source", "template", "image_tokens")
-    if measured and any(getattr(measured.recipe, key) != getattr(wanted.data, key) for key in alike):
+    if measured and any(measured.recipe[key] != getattr(wanted.data, key) for key in alike):
         raise DataError(
             f"{validation} is prepared with another tokenizer, template or number of image tokens than the training data: "
             "name with --validation what is prepared alike"
