@@ -61,7 +61,7 @@ include: "rules/demo.smk"
 rule mistyped:
     """No such target: its input names those that there are."""
     input:
-        no_such_target,
+        lambda w: refuse(str(PLAN.unknown_target(w.mistyped, [rule.name for rule in workflow.rules]))),
     output:
         "{mistyped}",
 

@@ -51,8 +51,8 @@ wildcard_constraints:
     f"{re.escape(RESULTS)}/(tables|figures)/(?!({either_of(PLAN.shown)})\\.).*",
 
 
-def no_such_target(wildcards):
-    raise WorkflowError(str(PLAN.unknown_target(wildcards.mistyped, [rule.name for rule in workflow.rules])))
+def refuse(message):
+    raise WorkflowError(message)
 
 
 def run_of(wildcards):

@@ -191,7 +191,7 @@ def test_the_workflow_asks_a_judge_and_keeps_its_key_to_itself(
 ) -> None:
     """The three rules on a finished checkpoint of the demo, which is an untrained one here."""
     checkout = world.copy_checkout(tmp_path)
-    stage = checkout / "results" / "demo" / "runs" / "demo-llava" / "vdep" / "finetune"
+    stage = checkout / "results" / "demo" / "runs" / "demo-llava" / "vdep" / "seed-42" / "finetune"
     stage.mkdir(parents=True)
     shutil.copytree(folder / "weights", stage / "weights")
     shutil.copy(folder / "done.json", stage / "done.json")
