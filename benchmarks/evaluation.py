@@ -17,7 +17,8 @@ from common import Claim, arguments, report
 from vdep.evaluation.tasks import offline_environment, task_config
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
-from vdep.study.settings import Benchmark, VisionTower
+from vdep.study.evaluation import Benchmark
+from vdep.study.settings import VisionTower
 from vdep_demo.base_weights.make import SHIPPED
 from vdep_demo.world.benchmarks import make_benchmark
 

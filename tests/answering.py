@@ -19,8 +19,8 @@ from vdep.data.tokenizer import load_tokenizer
 from vdep.evaluation.run import EvaluationJob
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
+from vdep.study.evaluation import SUBMISSION, Benchmark, EvaluationSettings, Judge
 from vdep.study.recipe import EvaluationRecipe
-from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings, Judge
 from vdep_demo.world.benchmarks import make_benchmark
 
 Rows = list[dict[str, Any]]

@@ -23,7 +23,8 @@ from vdep.evaluation.grades import GradeLog, check, grade
 from vdep.evaluation.judge import Busy, NoGrade, Server, mmvet_instructions, read_grade
 from vdep.evaluation.pace import NotGraded, Pace
 from vdep.files import read_json, write_json
-from vdep.study.settings import Judge, JudgeExecution
+from vdep.study.evaluation import Judge
+from vdep.study.execution import JudgeExecution
 from vdep_demo.judge import exact_match
 
 SECRET = "sk-not-to-be-shown"

@@ -21,8 +21,9 @@ from vdep.evaluation.samples import read_samples
 from vdep.files import read_json, write_json
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
+from vdep.study.evaluation import Benchmark, EvaluationSettings, Judge
+from vdep.study.execution import JudgeExecution
 from vdep.study.recipe import EvaluationRecipe
-from vdep.study.settings import Benchmark, EvaluationSettings, Judge, JudgeExecution
 from vdep_demo.world.benchmarks import make_benchmark
 
 pytestmark = pytest.mark.slow

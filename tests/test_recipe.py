@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from vdep.errors import ConfigError
 from vdep.study.check import load_study, missing_files
+from vdep.study.evaluation import SCORER_PARTS
 from vdep.study.plan import Plan
 from vdep.study.recipe import canonical_json
 from vdep.study.schema import schema_text
-from vdep.study.settings import SCORER_PARTS
 from vdep.study.study import Study, apply_lock, deep_merge
 
 FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")

@@ -19,8 +19,8 @@ from vdep.evaluation.clusters import check_documents, cluster_keys
 from vdep.evaluation.run import validate
 from vdep.evaluation.samples import read_samples, write_samples
 from vdep.evaluation.scores import ALL_OF_UNIT, F1, MEAN, SCORERS, Scored, Statistic, check_metric, mme, score_samples
+from vdep.study.evaluation import SUBMISSION, Benchmark, EvaluationSettings
 from vdep.study.recipe import EvaluationRecipe
-from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings
 from vdep_demo.chance import chance_of, guess_rates
 
 scored = st.lists(

@@ -24,8 +24,8 @@ from vdep.files import read_json, sha256
 from vdep.model.export import export_checkpoint
 from vdep.model.llava import build_model
 from vdep.study.check import load_study
+from vdep.study.evaluation import SUBMISSION, Benchmark, EvaluationSettings
 from vdep.study.recipe import EvaluationRecipe
-from vdep.study.settings import SUBMISSION, Benchmark, EvaluationSettings
 from vdep.study.study import deep_merge
 from vdep_demo.world.benchmarks import _write_parquet
 from vdep_demo.world.choice_sets import mmbench_cn, mmbench_en

@@ -31,8 +31,8 @@ from vdep.report.tables import (
 )
 from vdep.study.check import load_study
 from vdep.study.plan import Plan
-from vdep.study.settings import Calibration, Column
 from vdep.study.study import Study
+from vdep.study.tables import Calibration, Column
 from vdep_demo.skills import as_csv as skills_csv
 from vdep_demo.skills import pooled
 

@@ -103,8 +103,8 @@ def train(
     from .files import sha256
     from .run.job import Job
     from .run.launch import launch
+    from .study.execution import StageExecution
     from .study.recipe import TrainingRecipe
-    from .study.settings import StageExecution
 
     wanted, how = TrainingRecipe.model_validate_json(recipe), json.loads(execution)
     manifests = {"tower": tower, "language_model": language_model, "data": data}
@@ -199,7 +199,8 @@ def grade(
 ) -> None:
     """Have a judge grade answers; needs no GPU."""
     from .evaluation.grades import grade
-    from .study.settings import Judge, JudgeExecution
+    from .study.evaluation import Judge
+    from .study.execution import JudgeExecution
 
     grade(answers, graded, Judge.model_validate_json(judge), JudgeExecution.model_validate_json(execution))
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from ..artifacts import AnsweredPass, Answers
 from ..errors import EvaluationError
 from ..files import exclusive_lock
-from ..study.settings import Judge, JudgeExecution
+from ..study.evaluation import Judge
+from ..study.execution import JudgeExecution
 from .judge import LEAVE_OUT, Busy, NoGrade, Server, Useless, mmvet_instructions
 from .pace import MOST_IN_A_ROW, NotGraded, Pace
 

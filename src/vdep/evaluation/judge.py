@@ -21,7 +21,7 @@ import requests
 from requests.auth import AuthBase
 
 from ..errors import EvaluationError
-from ..study.settings import Judge
+from ..study.evaluation import Judge
 
 OPENAI = "https://api.openai.com/v1"
 MOST_BYTES = 1 << 20

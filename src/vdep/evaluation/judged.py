@@ -16,8 +16,8 @@ from lmms_eval.api.instance import Instance
 from .. import entry_points
 from ..artifacts import AnsweredPass, Answers
 from ..errors import EvaluationError
+from ..study.evaluation import Judge
 from ..study.recipe import EvaluationRecipe
-from ..study.settings import Judge
 from .answerer import Answerer
 from .judge import mmvet_instructions
 from .tasks import LMMS_EVAL_VERSION

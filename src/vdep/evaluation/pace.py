@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 
-from ..study.settings import JudgeExecution
+from ..study.execution import JudgeExecution
 from .judge import Busy, NoGrade, Useless
 
 MOST_IN_A_ROW = 3

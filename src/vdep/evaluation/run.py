@@ -18,8 +18,8 @@ from typing import Any
 from ..artifacts import AnsweredPass, FinishedStage, SamplesFile, ScoredCheckpoint, Scores
 from ..errors import EvaluationError
 from ..files import sha256
+from ..study.evaluation import SUBMISSION, Benchmark
 from ..study.recipe import EvaluationRecipe
-from ..study.settings import SUBMISSION, Benchmark
 from .clusters import check_documents, cluster_keys
 from .samples import describe, write_samples
 from .submission import take_submission

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError
-from ..study.settings import SUBMISSION, Benchmark
+from ..study.evaluation import SUBMISSION, Benchmark
 
 if TYPE_CHECKING:
     from .documents import PictureFiles

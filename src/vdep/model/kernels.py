@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
-from ..study.settings import Kernels
+from ..study.execution import Kernels
 
 
 def use_kernels(language_model: Any, kernels: Kernels) -> None:

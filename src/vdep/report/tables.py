@@ -23,7 +23,8 @@ import pandas as pd
 from ..artifacts import Scores
 from ..errors import ReportError
 from ..files import sha256
-from ..study.settings import Calibration, Column, Frozen, Protocol, Table
+from ..study.settings import Frozen
+from ..study.tables import Calibration, Column, Protocol, Table
 
 Key = tuple[str, str, str, str]
 """(model, variant, seed, benchmark); the seed is ``seed-42``, or ``imported`` for a checkpoint that others trained."""

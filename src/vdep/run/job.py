@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..files import read_json
+from ..study.execution import StageExecution
 from ..study.recipe import TrainingRecipe
-from ..study.settings import Frozen, StageExecution
+from ..study.settings import Frozen
 
 RESUME_EXIT_CODE = 75
 """Exit code of a training that saved its state and wants to be started again (EX_TEMPFAIL)."""

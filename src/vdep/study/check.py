@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigError
+from .evaluation import SCORER_PARTS, SUBMISSION
 from .messages import describe_validation_error
-from .settings import SCORER_PARTS, STAGES, SUBMISSION
+from .settings import STAGES
 from .study import Study
 
 

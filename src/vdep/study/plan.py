@@ -13,8 +13,9 @@ import yaml
 from ..errors import ConfigError
 from .check import load_study, missing_files
 from .recipe import PreparationRecipe, canonical_json
-from .settings import STAGES, Stage, Target
+from .settings import STAGES, Stage
 from .study import IMPORTED, Run, Study, apply_lock
+from .tables import Target
 
 
 class Plan:

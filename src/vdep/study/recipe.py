@@ -12,18 +12,8 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
-from .settings import (
-    Benchmark,
-    Dataset,
-    EvaluationSettings,
-    Frozen,
-    Judge,
-    ProjectorInit,
-    Stage,
-    StageSettings,
-    VdepSettings,
-    VisionTower,
-)
+from .evaluation import Benchmark, EvaluationSettings, Judge
+from .settings import Dataset, Frozen, ProjectorInit, Stage, StageSettings, VdepSettings, VisionTower
 
 METHOD_VERSION = 4
 """Raised by hand when training computes something else on purpose; tests/test_golden.py fails when it does without.

@@ -11,35 +11,26 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ..errors import ConfigError
+from .evaluation import SUBMISSION, Benchmark, ChosenJudge, EvaluationSettings
+from .execution import Execution
 from .messages import describe_validation_error
 from .recipe import EvaluationRecipe, ImportRecipe, PreparationRecipe, TrainingRecipe
 from .settings import (
     STAGES,
-    SUBMISSION,
-    Arms,
     Asset,
-    AttentionFigure,
-    Benchmark,
-    ChosenJudge,
-    Column,
     Dataset,
-    EvaluationSettings,
-    Execution,
     Frozen,
-    LossFigure,
     Model,
     Name,
-    Protocol,
     Stage,
     StageOverride,
     StageSettings,
-    Table,
-    Target,
     Variant,
     VdepSettings,
     asset_identity,
     contradictions,
 )
+from .tables import Arms, AttentionFigure, Column, LossFigure, Protocol, Table, Target
 
 IMPORTED = "imported"
 """Stands for a seed where others trained the checkpoint."""

@@ -1,0 +1,118 @@
+"""What is shown of the scores: columns, tables, figures, and which of them a target builds."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from .settings import Frozen, Name
+
+
+class Column(Frozen):
+    """A column of a table: a part of one benchmark, or the mean or the sum of other columns."""
+
+    label: str
+    benchmark: Name | None = None
+    part: str = "score"
+    mean_of: tuple[Name, ...] = ()
+    sum_of: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Column:
+        if sum(bool(source) for source in (self.benchmark, self.mean_of, self.sum_of)) != 1:
+            raise ValueError("give exactly one of benchmark, mean_of, sum_of")
+        return self
+
+
+class Protocol(Frozen):
+    """Published cells that come from another protocol than the numbers they stand beside, or may do so.
+
+    A cell of config/published.csv is meant where its column, its table (``tables`` may hold ``*``) and its model are listed;
+    without ``models`` any model. ``comparable`` says that a difference can still be judged: the same questions, prompt and
+    metric, with a reservation. ``source`` is where the note's facts can be read.
+    """
+
+    columns: Annotated[tuple[Name, ...], Field(min_length=1)]
+    tables: Annotated[tuple[str, ...], Field(min_length=1)]
+    models: tuple[Name, ...] = ()
+    comparable: bool = False
+    note: str
+    source: str
+
+    def covers(self, table: str, model: str, column: str) -> bool:
+        return (
+            column in self.columns
+            and any(fnmatchcase(table, pattern) for pattern in self.tables)
+            and (not self.models or model in self.models)
+        )
+
+
+class Calibration(Frozen):
+    """A table of checkpoints that others have evaluated too: is this evaluation to be trusted?
+
+    ``references`` are tables of config/published.csv. A cell is judged by the first of them with a comparable number, within
+    the tolerance that follows when ``flipped`` of all answers are scored otherwise there (docs/decisions.md).
+    """
+
+    references: Annotated[tuple[str, ...], Field(min_length=1)]
+    flipped: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class Arms(Frozen):
+    """Checkpoints: every one of ``models`` (or their roles) in every one of ``variants``, in this order, with every seed."""
+
+    models: tuple[Name, ...]
+    """Models, or the roles that the study gives to models."""
+    variants: tuple[Name, ...]
+    """Ways to train them."""
+
+
+class Table(Arms):
+    """A row is a model in a variant; ``published`` names tables of config/published.csv."""
+
+    title: str
+    """Its heading."""
+    columns: tuple[Name, ...]
+    """Of ``columns``, in the order of the table."""
+    published: tuple[str, ...] = ()
+    """Tables of config/published.csv whose numbers stand beside those that are reproduced."""
+    calibration: Calibration | None = None
+    """Whether the rows are checkpoints that others have evaluated too."""
+
+
+class LossFigure(Arms):
+    """The losses of some checkpoints' runs, drawn together."""
+
+
+class AttentionFigure(Frozen):
+    """Figure 1 of the paper: a model in two variants, side by side on the same images."""
+
+    model: Name
+    """A model or a role."""
+    left: Name
+    """The variant on the left."""
+    right: Name
+    """The variant on the right."""
+    asset: Name
+    """Where the images are."""
+    file: str
+    """The asset's folder of images."""
+    samples: Annotated[int, Field(ge=1)] = 4
+    """Images that are shown."""
+    curve_samples: Annotated[int, Field(ge=1)] = 64
+    """Images that the curves are a mean of."""
+    question: str = "Describe this photo in detail."
+    """Whose words attend to the image."""
+
+
+class Target(Frozen):
+    """What ``snakemake NAME`` builds. Runs, evaluations, data and downloads follow from it."""
+
+    targets: tuple[Name, ...] = ()
+    """Other targets that belong to it."""
+    tables: tuple[Name, ...] = ()
+    """Of ``tables``."""
+    figures: tuple[Name, ...] = ()
+    """Of ``figures`` and ``loss_figures``."""
