@@ -50,10 +50,12 @@ def make_captions(folder: Path, scenes: int, seed: int, split: str = "train") ->
     )
 
 
-def make_conversations(folder: Path, scenes: int, seed: int, turns: int = 3, text_only_share: float = 0.06) -> None:
+def make_conversations(
+    folder: Path, scenes: int, seed: int, turns: int = 3, text_only_share: float = 0.06, split: str = "train"
+) -> None:
     """SFT data: several turns about a picture, and some conversations in text alone (mix-665K's format)."""
     rng = np.random.default_rng([seed, 7])
-    drawn = sample_scenes(scenes, "train", seed)
+    drawn = sample_scenes(scenes, split, seed)
     text_only = set(np.flatnonzero(rng.random(scenes) < text_only_share).tolist())
     pictured = [scene for i, scene in enumerate(drawn) if i not in text_only]
     names = iter(write_images(pictured, folder / "images.zip"))
