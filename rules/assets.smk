@@ -11,9 +11,10 @@ rule fetch:
     conda:
         "../envs/vdep.yaml"
     resources:
-        # a mirror has the same files: naming one fetches nothing again, and so makes nothing again that was made of it
+        # whole; what is no parameter fetches nothing again, and so makes nothing again that was made of it: a mirror has the same
+        # files, and a hash that was recorded of this download (`make lock`) is compared before the first job
         asset=lambda w: canonical_json(STUDY.assets[w.asset].model_dump(mode="json")),
     params:
-        asset=lambda w: canonical_json(STUDY.assets[w.asset].model_dump(mode="json", exclude={"mirror"})),
+        asset=lambda w: canonical_json(STUDY.assets[w.asset].model_dump(mode="json", exclude={"mirror", "sha256", "size"})),
     shell:
         "$VDEP fetch --name {wildcards.asset} --asset {resources.asset:q} --manifest {output:q} > {log:q} 2>&1"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from vdep.assets.lock import check_downloads
 from vdep.errors import UserError
 from vdep.evaluation import grades
 from vdep.run import driver
@@ -39,6 +40,7 @@ SCORED = either_of(set(STUDY.benchmarks) - set(STUDY.submission_benchmarks))
 wildcard_constraints:
     asset=either_of(STUDY.assets),
     prepared=either_of(PLAN.preparations),
+    validated=either_of(PLAN.validations),
     model=either_of(STUDY.models),
     variant=either_of(STUDY.variants),
     seed=f"{SEEDS}|imported",
@@ -59,10 +61,8 @@ def run_of(wildcards):
     return Run(wildcards.model, wildcards.variant, wildcards.seed)
 
 
-# Resources are no trigger of a rerun: how a step is run changes none of its results.
-
-
 def stage_resources(stage):
+    """Resources are no trigger of a rerun: how a step is run changes none of its results."""
     execution = getattr(EXECUTION, stage)
     settings = execution.model_dump(mode="json")
     deepspeed = f"{workflow.basedir}/config/deepspeed"
@@ -100,6 +100,7 @@ def before_the_first_job():
         needing = sorted({job.rule.name for job in jobs if (job.resources.get("gpu") or 0) > 0})
         if workflow.local_exec and needing:
             driver.require_gpu(needing)
+        check_downloads(STUDY.assets, PLAN.asset, {output for job in jobs for output in job.output})
         if any(job.rule.name == "grade" and job.is_local for job in jobs):
             # before hours of GPUs are spent on what nobody will grade
             grades.check(STUDY.judge, EXECUTION.judge)

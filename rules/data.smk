@@ -20,3 +20,18 @@ rule prepare:
         recipe=lambda w: PLAN.preparations[w.prepared].canonical,
     shell:
         "$VDEP prepare --recipe {params.recipe:q} --inputs {input:q} --manifest {output:q} --workers {threads} > {log:q} 2>&1"
+
+
+rule validation:
+    """Name the data that the text loss of trainings is measured on, if any: other data makes no training run again."""
+    input:
+        lambda w: [PLAN.prepared(recipe) for recipe in [PLAN.validations[w.validated]] if recipe],
+    output:
+        f"{RESOURCES}/validation/{{validated}}.txt",
+    log:
+        f"{RESOURCES}/logs/validation/{{validated}}.log",
+    localrule: True
+    conda:
+        "../envs/vdep.yaml"
+    shell:
+        "echo {input:q} > {output:q} 2> {log:q}"

@@ -7,7 +7,7 @@ rule pretrain:
         tower=lambda w: PLAN.asset(STUDY.models[w.model].vision_tower.weights),
         language_model=lambda w: PLAN.asset(STUDY.models[w.model].language_model),
         data=lambda w: PLAN.training_data(w.model, w.variant, "pretrain"),
-        validation=lambda w: PLAN.validation_data(w.model, w.variant, "pretrain"),
+        validation=ancient(lambda w: PLAN.validation(w.model, w.variant, "pretrain")),
     output:
         f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/pretrain/done.json",
     log:
@@ -24,7 +24,8 @@ rule pretrain:
         recipe=lambda w: STUDY.recipe(w.model, w.variant, "pretrain", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
-        "--language-model {input.language_model:q} --data {input.data:q} --validation={input.validation:q} --done {output:q} "
+        "--language-model {input.language_model:q} --data {input.data:q} "
+        '--validation="$(cat {input.validation:q})" --done {output:q} '
         "2>&1 | tee {log:q}"
 
 
@@ -34,7 +35,7 @@ rule finetune:
         tower=lambda w: PLAN.asset(STUDY.models[w.model].vision_tower.weights),
         language_model=lambda w: PLAN.asset(STUDY.models[w.model].language_model),
         data=lambda w: PLAN.training_data(w.model, w.variant, "finetune"),
-        validation=lambda w: PLAN.validation_data(w.model, w.variant, "finetune"),
+        validation=ancient(lambda w: PLAN.validation(w.model, w.variant, "finetune")),
         initial=f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/pretrain/done.json",
     output:
         f"{RESULTS}/runs/{{model}}/{{variant}}/{{seed}}/finetune/done.json",
@@ -52,8 +53,8 @@ rule finetune:
         recipe=lambda w: STUDY.recipe(w.model, w.variant, "finetune", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
-        "--language-model {input.language_model:q} --data {input.data:q} --validation={input.validation:q} "
-        "--initial {input.initial:q} --done {output:q} "
+        "--language-model {input.language_model:q} --data {input.data:q} --initial {input.initial:q} "
+        '--validation="$(cat {input.validation:q})" --done {output:q} '
         "2>&1 | tee {log:q}"
 
 

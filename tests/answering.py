@@ -40,7 +40,9 @@ def all_benchmarks() -> dict[str, Benchmark]:
     return {name: Benchmark(**settings) for name, settings in found.items() if settings["scorer"] != SUBMISSION}
 
 
-def export(assets: Path, folder: Path, family: str = "llama", change: Callable[[Any], None] | None = None) -> Path:
+def export(
+    assets: Path, folder: Path, family: str = "llama", change: Callable[[Any], None] | None = None, **finished: str
+) -> Path:
     """An untrained checkpoint of the tiny world; ``change`` gets the model before it is saved. Returns its ``done.json``."""
     tower, _ = world.FAMILIES[family]
     study = world.make_study(family)
@@ -49,7 +51,7 @@ def export(assets: Path, folder: Path, family: str = "llama", change: Callable[[
         change(model)
     image = study.stage("tiny", "run", "finetune").image
     export_checkpoint(model, assets / tower, assets / family, image, folder / "run")
-    return world.finish(folder / "run")
+    return world.finish(folder / "run", **finished)
 
 
 def taught(assets: Path, folder: Path, question: str, answer: str) -> Path:

@@ -17,15 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vdep import artifacts, files
+from vdep import files, hashes
 from vdep.__main__ import run
-from vdep.artifacts import FINAL, MANIFEST, REMEMBERED, AssetManifest, FinishedStage, Hashes, PreparedManifest, Scores
+from vdep.artifacts import FINAL, MANIFEST, AssetManifest, FinishedStage, PreparedManifest, Scores
 from vdep.assets.fetch import fetch
 from vdep.assets.lock import write_lock
 from vdep.data.archive import ImageFolder
 from vdep.data.prepared import PreparedData
 from vdep.errors import AssetError, CheckpointError, DataError, EvaluationError, UserError
 from vdep.files import digest_of, folder_digest, read_json, sha256, write_json
+from vdep.hashes import REMEMBERED, Hashes
 from vdep.model.original import export_original
 from vdep.run.job import Job
 from vdep.run.launch import finished
@@ -36,7 +37,7 @@ from vdep.study.settings import Asset, HubAsset, LocalAsset, MadeAsset, ShippedA
 @pytest.fixture(autouse=True)
 def _remembered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes are remembered of files that were written this very moment, too: what is tested is what notices a change later."""
-    monkeypatch.setattr(artifacts, "SETTLED", 0)
+    monkeypatch.setattr(hashes, "SETTLED", 0)
 
 
 # -- every command that opens something, and everything that it opens
@@ -303,7 +304,7 @@ def test_a_finished_run_is_finished_only_with_its_own_weights(everything: World,
 
 def test_a_file_is_hashed_once(everything: World, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
-    monkeypatch.setattr(artifacts, "sha256", lambda path: hashed.append(path.name) or files.sha256(path))
+    monkeypatch.setattr(hashes, "sha256", lambda path: hashed.append(path.name) or files.sha256(path))
     done = everything.root / "sft" / "done.json"
     (everything.root / "sft" / REMEMBERED).unlink(missing_ok=True)
     FinishedStage.open(done)
@@ -328,9 +329,9 @@ def test_a_damaged_memory_is_none(text: str, tmp_path: Path) -> None:
 def test_a_wrong_memory_accuses_nobody(tmp_path: Path) -> None:
     path, memory = tmp_path / "data", tmp_path / REMEMBERED
     path.write_text("content")
-    hashes = Hashes(memory)
-    hashes.compute(path)
-    hashes.save()
+    remembered = Hashes(memory)
+    remembered.compute(path)
+    remembered.save()
     write_json(memory, dict.fromkeys(read_json(memory), "0" * 64))
     assert Hashes(memory).match(path, sha256(path))
 
@@ -341,26 +342,26 @@ def test_a_folder_that_cannot_be_written_has_no_memory(everything: World, monkey
     def read_only(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(artifacts, "write_json", read_only)
+    monkeypatch.setattr(hashes, "write_json", read_only)
     FinishedStage.open(everything.root / "sft" / "done.json")
     assert not (everything.root / "sft" / REMEMBERED).exists()
 
 
 def test_what_was_written_this_moment_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two writes in one tick of the clock can leave the same times behind."""
-    monkeypatch.setattr(artifacts, "SETTLED", 2_000_000_000)
+    monkeypatch.setattr(hashes, "SETTLED", 2_000_000_000)
     (tmp_path / "data").write_text("content")
-    hashes = Hashes(tmp_path / REMEMBERED)
-    hashes.compute(tmp_path / "data")
-    hashes.save()
+    remembered = Hashes(tmp_path / REMEMBERED)
+    remembered.compute(tmp_path / "data")
+    remembered.save()
     assert not (tmp_path / REMEMBERED).exists()
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text("0123456789abcdef", min_size=64, max_size=64), min_size=1))
-def test_a_digest_is_of_names_and_hashes_in_any_order(hashes: dict[str, str]) -> None:
-    assert digest_of(hashes) == digest_of(dict(reversed(hashes.items())))
-    name = next(iter(hashes))
-    assert digest_of(hashes) != digest_of(hashes | {name: "f" * 63 + ("0" if hashes[name][-1] == "f" else "f")})
+def test_a_digest_is_of_names_and_hashes_in_any_order(recorded: dict[str, str]) -> None:
+    assert digest_of(recorded) == digest_of(dict(reversed(recorded.items())))
+    name = next(iter(recorded))
+    assert digest_of(recorded) != digest_of(recorded | {name: "f" * 63 + ("0" if recorded[name][-1] == "f" else "f")})
 
 
 def test_scores_are_of_their_samples(everything: World, tmp_path: Path) -> None:

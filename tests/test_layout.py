@@ -12,6 +12,7 @@ SRC = world.ROOT / "src"
 FLOORS = (
     {"errors", "__init__"},
     {"files", "entry_points"},
+    {"hashes"},
     {"study"},
     {"artifacts"},
     {"assets", "data"},

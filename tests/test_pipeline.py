@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -16,12 +18,14 @@ import pytest
 import torch
 import world
 from PIL import Image
-from test_workflow import SNAKEMAKE, snakemake
+from test_workflow import SNAKEMAKE, planned, snakemake
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from vdep.artifacts import AssetManifest
 from vdep.evaluation.samples import read_samples
 from vdep.files import folder_digest, read_json
 from vdep.model.original import export_original
+from vdep.study.settings import UrlAsset, asset_identity
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +63,40 @@ def test_nothing_is_left_to_be_done(finished: Path) -> None:
     done = snakemake("main", *OVERLAYS, folder=finished)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"pretrain": "demo-captions", "finetune": "demo-new-conversations"},
+        {"pretrain": None, "finetune": None},
+        {"pretrain": "demo-new-conversations"},
+    ],
+    ids=["other", "none", "one other"],
+)
+def test_other_validation_data_makes_no_run_again(finished: Path, data: dict[str, str | None]) -> None:
+    (finished / "other.yaml").write_text(json.dumps({"validation": data}))
+    jobs = planned("main", *OVERLAYS[:3], "other.yaml", *OVERLAYS[3:], folder=finished)
+    assert jobs["validation"] > 0
+    assert set(jobs) <= {"main", "validation", "prepare", "fetch"}
+
+
+def test_a_hash_that_was_recorded_afterwards_fetches_nothing_again(finished: Path) -> None:
+    """`make lock` between two trainings."""
+    url = {"kind": "url", "url": "https://example.com/x.zip"}
+    manifest = finished / "resources" / "demo" / "assets" / "theirs" / "manifest.json"
+    manifest.parent.mkdir(exist_ok=True)
+    (manifest.parent / "x.zip").write_bytes(b"content")
+    AssetManifest.record(manifest.parent, "theirs", asset_identity(UrlAsset.model_validate(url)), None)
+    command = ("main", *OVERLAYS, "--config")
+    assert "Nothing to be done" in snakemake(*command, f"assets={json.dumps({'theirs': url})}", folder=finished).stderr
+    recorded = url | {"sha256": hashlib.sha256(b"content").hexdigest(), "size": 7}
+    assert "Nothing to be done" in snakemake(*command, f"assets={json.dumps({'theirs': recorded})}", folder=finished).stderr
+    # of what is there to be used, and is another file
+    (finished / "results" / "demo" / "tables" / "main_vqa.csv").unlink()
+    other = snakemake(*command, f"assets={json.dumps({'theirs': recorded | {'sha256': '0' * 64}})}", folder=finished)
+    assert f"assets.theirs.sha256 is {'0' * 64}, and resources/demo/assets/theirs holds a file with" in other.stderr
+    assert snakemake("main", *OVERLAYS, folder=finished).returncode == 0
 
 
 def test_the_three_stages_1_are_three_trainings(finished: Path) -> None:

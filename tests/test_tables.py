@@ -17,18 +17,9 @@ from test_recipe import paper_config
 from vdep.errors import EvaluationError, ReportError
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
-from vdep.report.tables import (
-    CHANGE,
-    BuiltTable,
-    Key,
-    Results,
-    TableDefinition,
-    as_csv,
-    as_markdown,
-    build_table,
-    provenance,
-    read_published,
-)
+from vdep.report.printing import as_csv, as_markdown, provenance
+from vdep.report.results import Key, Results, read_published
+from vdep.report.tables import CHANGE, BuiltTable, TableDefinition, build_table
 from vdep.study.check import load_study
 from vdep.study.plan import Plan
 from vdep.study.study import Study
@@ -88,6 +79,7 @@ def define(name: str, study: Study = STUDY, seeds: tuple[str, ...] = ("seed-42",
             "columns": study.columns,
             "left_out": [column for column in table.columns if study.left_out(column)],
             "evaluations": [(*run[:2], seed, b) for seed in seeds for run, b in study.table_evaluations(name)],
+            "recipes": [study.scored_recipes(run, b) for _ in seeds for run, b in study.table_evaluations(name)],
             "protocols": study.table_protocols(name),
         }
         | changes
@@ -236,6 +228,17 @@ def test_scores_whose_samples_are_others_fill_no_table(tmp_path: Path) -> None:
     file.with_suffix(".samples.jsonl.gz").write_bytes(b"other rows")
     with pytest.raises(EvaluationError, match=r"gqa\.samples\.jsonl\.gz is not the file that gqa\.json describes"):
         build_table(define("main_vqa"), Results(results.files), PUBLISHED)
+
+
+def test_scores_of_another_recipe_than_the_configurations_fill_no_table(tmp_path: Path) -> None:
+    """Whose configuration was edited while jobs waited: they are scores of what is asked for no longer, or not of it yet."""
+    _, results = build("main_vqa", tmp_path)
+    key = ("llava-7b", "vdep", "seed-42", "gqa")
+    recipes = {key: (scores.checkpoint.recipe, scores.digest) for key in results.files for scores in [results.scores(key)]}
+    build_table(define("main_vqa"), Results(results.files, recipes), PUBLISHED)
+    for other in ((recipes[key][0], "0" * 64), ("0" * 64, recipes[key][1])):
+        with pytest.raises(ReportError, match=r"vdep/seed-42/gqa\.json is of another recipe than the configuration has"):
+            build_table(define("main_vqa"), Results(results.files, recipes | {key: other}), PUBLISHED)
 
 
 def test_the_published_numbers_are_all_there() -> None:

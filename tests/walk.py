@@ -99,12 +99,13 @@ def evaluation(scratch: Path) -> None:
     with noted():
         plan = Plan(world.load_study(config))
     for run, _ in plan.evaluations["tiny"]:
-        answering.export(assets, Path(plan.done(run, "finetune")).parent)
+        recipe, _ = plan.study.scored_recipes(run, "vizwiz")
+        answering.export(assets, Path(plan.done(run, "finetune")).parent, recipe=recipe)
     with noted():
         for run, benchmark in plan.evaluations["tiny"]:
-            recipe = plan.study.evaluation_recipe(run.model, run.variant, benchmark)
+            evaluation = plan.study.evaluation_recipe(run.model, run.variant, benchmark)
             command = [
-                "evaluate", "--recipe", recipe.canonical, "--execution", json.dumps(execution),
+                "evaluate", "--recipe", evaluation.canonical, "--execution", json.dumps(execution),
                 "--checkpoint", plan.done(run, "finetune"), "--data", str(data / "manifest.json"),
                 "--scores", plan.scores(run, benchmark),
             ]  # fmt: skip

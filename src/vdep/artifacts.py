@@ -2,21 +2,14 @@
 
 Opened means verified: ``open`` compares every file that a document speaks of with the hash that was recorded, and what was
 swapped, edited, cut short or added since ends in one error before anything is computed. ``read`` takes the document alone.
-
-Gigabytes are hashed once, not by each of a hundred evaluations: the SHA-256 of a file is remembered beside the artefact
-(``.verified.json``) under its device, inode, size, mtime and ctime. No program can set back a ctime.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
-import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -25,66 +18,15 @@ from pydantic import PrivateAttr, ValidationError
 
 from .errors import AssetError, CheckpointError, DataError, EvaluationError, UserError
 from .files import digest_of, sha256, write_json
+from .hashes import REMEMBERED, hashes_of
 from .study.recipe import canonical_json
 from .study.settings import Frozen
-
-log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 LOCAL = "local"
 """In the folder of an asset that was there already: a link to it. No path of a machine is in its manifest, whose hash is in
 ``done.json``."""
 FINAL = "final.json"
-REMEMBERED = ".verified.json"
-SETTLED = 2_000_000_000
-"""Nanoseconds. The next write to a file that changed longer ago than this gets another ctime, on every file system."""
-
-
-class Hashes:
-    """SHA-256 of files, and those that were computed before (``path``): a folder that cannot be written has no memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._new: dict[str, str] = {}
-        try:
-            known = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            known = {}
-        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
-
-    def compute(self, path: Path) -> str:
-        """From the bytes, whatever is remembered."""
-        before, started = path.stat(), time.time_ns()
-        if before.st_size > 1 << 30:
-            log.info("hashing %s (%.1f GB)", path, before.st_size / 1e9)
-        found = sha256(path)
-        identity = _identity(before)
-        # of a file that is still being written, or was in the very tick of the clock, the next state could look the same
-        if started - before.st_ctime_ns > SETTLED and _identity(path.stat()) == identity:
-            self._new[identity] = found
-        return found
-
-    def match(self, path: Path, expected: str) -> bool:
-        """Whether a file has this hash. Only its bytes can say that it has not."""
-        return self._known.get(_identity(path.stat())) == expected or self.compute(path) == expected
-
-    def save(self) -> None:
-        if self._new:
-            with suppress(OSError):
-                write_json(self.path, self._known | self._new)
-
-
-def _identity(status: os.stat_result) -> str:
-    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-
-
-@contextmanager
-def _hashes(path: Path) -> Iterator[Hashes]:
-    hashes = Hashes(path)
-    try:
-        yield hashes
-    finally:
-        hashes.save()
 
 
 class Document(Frozen):
@@ -148,7 +90,7 @@ class Document(Frozen):
 
     def compare(self, folder: Path, expected: Mapping[str, str], remembered: Path) -> None:
         """Files of a folder with their hashes."""
-        with _hashes(remembered) as hashes:
+        with hashes_of(remembered) as hashes:
             for name, recorded in expected.items():
                 path = folder / name
                 try:
@@ -191,7 +133,7 @@ class AssetManifest(Document):
         place = _place(folder)
         if not (names := _visible(place)):
             raise AssetError(f"{name}: there is nothing in {place}")
-        with _hashes(folder / REMEMBERED) as hashes:
+        with hashes_of(folder / REMEMBERED) as hashes:
             files = tuple(
                 AssetFile(path=path, size=(place / path).stat().st_size, sha256=hashes.compute(place / path)) for path in names
             )

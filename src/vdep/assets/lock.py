@@ -6,13 +6,16 @@ A run never writes the lock: it would change recipes while they are being traine
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..artifacts import MANIFEST, AssetManifest
+from ..errors import AssetError
 from ..files import write_atomically
+from ..study.settings import Asset, UrlAsset
 
 log = logging.getLogger(__name__)
 
@@ -37,3 +40,21 @@ def write_lock(resources: Path, lock: Path) -> dict[str, Any]:
     write_atomically(lock, HEAD + content)
     log.info("%s: %d assets", lock, len(recorded))
     return recorded
+
+
+def check_downloads(assets: Mapping[str, Asset], manifest_of: Callable[[str], str], being_fetched: Container[str]) -> None:
+    """Whether finished downloads are what the configuration says by now.
+
+    Raises:
+        AssetError: naming the first that is another file.
+    """
+    for name, asset in assets.items():
+        manifest = manifest_of(name)
+        if not isinstance(asset, UrlAsset) or asset.sha256 is None or manifest in being_fetched or not Path(manifest).is_file():
+            continue
+        fetched = AssetManifest.read(Path(manifest)).files[0].sha256
+        if fetched != asset.sha256:
+            raise AssetError(
+                f"assets.{name}.sha256 is {asset.sha256}, and {Path(manifest).parent} holds a file with {fetched}: delete that "
+                "folder to fetch it again, or mend the hash"
+            )

@@ -8,26 +8,19 @@ numbers of others for the same checkpoint beside ours, and says of each cell whe
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import stdev
 
 import pandas as pd
 
-from ..artifacts import Scores
 from ..errors import ReportError
-from ..files import sha256
 from ..study.settings import Frozen
 from ..study.tables import Calibration, Column, Protocol, Table
-
-Key = tuple[str, str, str, str]
-"""(model, variant, seed, benchmark); the seed is ``seed-42``, or ``imported`` for a checkpoint that others trained."""
+from .results import Cell, Key, Published, Results
 
 
 class TableDefinition(Frozen):
@@ -42,146 +35,11 @@ class TableDefinition(Frozen):
     """Columns that need a judge, where none is configured."""
     evaluations: tuple[Key, ...]
     """In the order in which their files are given."""
+    recipes: tuple[tuple[str, str], ...]
+    """What each is of: the digests of the checkpoint's recipe and of the evaluation's."""
     protocols: dict[str, Protocol]
     note: str | None = None
     """A sentence on the whole table, shown under it."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """One number as the paper prints it, or others who evaluated a checkpoint that is not the paper's."""
-
-    table: str
-    model: str
-    run: str
-    column: str
-    printed: str
-
-    @property
-    def value(self) -> Decimal:
-        return Decimal(self.printed)
-
-    @property
-    def of_others(self) -> bool:
-        return not self.table.startswith("table")
-
-
-def read_published(path: Path) -> list[Published]:
-    with open(path, newline="") as file:
-        return [Published(**row) for row in csv.DictReader(file)]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of a run, with what stands beside it. None where there is no such thing."""
-
-    by_seed: dict[str, float]
-    """Seed -> score."""
-    low: float | None = None
-    """Of the interval over questions, which is shown of a single seed only: it holds no training noise."""
-    high: float | None = None
-    blind: float | None = None
-    sensitivity: float | None = None
-    """How far the score of one seed moves with single outcomes (``Statistic.sensitivity``)."""
-    clusters: str | None = None
-    """What its interval resamples, in words."""
-    sources: tuple[str, ...] = ()
-
-    @property
-    def value(self) -> float:
-        return fmean(self.by_seed.values())
-
-    @property
-    def n(self) -> int:
-        return len(self.by_seed)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation over seeds."""
-        return stdev(self.by_seed.values()) if self.n > 1 else None
-
-
-class Results:
-    """The evaluations at hand."""
-
-    def __init__(self, files: Mapping[Key, Path]) -> None:
-        self.files = files
-        self._read: dict[Key, Scores] = {}
-
-    def scores(self, key: Key) -> Scores:
-        if key not in self.files:
-            raise ReportError(f"no evaluation of {'/'.join(key[:3])} on {key[3]} was given to the table")
-        if key not in self._read:
-            self._read[key] = Scores.open(self.files[key])
-        return self._read[key]
-
-    def cell(self, model: str, variant: str, name: str, columns: Mapping[str, Column]) -> Cell:
-        """The number in a column, over every seed that the run was given with.
-
-        Raises:
-            ReportError: where a seed has no evaluation on one of the column's benchmarks, or that one has no such part.
-        """
-        seeds = dict.fromkeys(seed for m, v, seed, _ in self.files if (m, v) == (model, variant))
-        if not seeds:
-            raise ReportError(f"no evaluation of {model}/{variant} was given to the table")
-        cells = [self._of_seed(model, variant, seed, name, columns) for seed in seeds]
-        if len(cells) == 1:
-            return cells[0]
-        return Cell(
-            by_seed={seed: value for cell in cells for seed, value in cell.by_seed.items()},
-            blind=_combined([cell.blind for cell in cells], len(cells)),
-            sources=_sources(cells),
-        )
-
-    def _of_seed(self, model: str, variant: str, seed: str, name: str, columns: Mapping[str, Column]) -> Cell:
-        """The number in a column, or the mean or the sum of the columns it is made of."""
-        column = columns[name]
-        if column.benchmark is not None:
-            return self._part((model, variant, seed, column.benchmark), column.part)
-        parts = [self._of_seed(model, variant, seed, part, columns) for part in (*column.mean_of, *column.sum_of)]
-        divisor = len(parts) if column.mean_of else 1
-        squares = [None if p.sensitivity is None else p.sensitivity**2 / divisor for p in parts]
-        return Cell(
-            by_seed={seed: math.fsum(p.value for p in parts) / divisor},
-            # the parts are of different questions, so what single outcomes move adds up in squares
-            sensitivity=None if (total := _combined(squares, divisor)) is None else math.sqrt(total),
-            blind=_combined([p.blind for p in parts], divisor),
-            sources=_sources(parts),
-        )
-
-    def _part(self, key: Key, part: str) -> Cell:
-        scores = self.scores(key)
-        parts = scores.seen["parts"]
-        if part not in parts:
-            raise ReportError(f"{self.files[key]} has no part {part!r} (it has {', '.join(parts)})")
-        return Cell(
-            by_seed={key[2]: parts[part]["value"]},
-            low=parts[part]["low"],
-            high=parts[part]["high"],
-            blind=(scores.blind or {}).get("parts", {}).get(part, {}).get("value"),
-            sensitivity=parts[part].get("sensitivity"),
-            clusters=_clusters(scores.seen),
-            sources=(str(self.files[key]),),
-        )
-
-
-def _combined(values: Sequence[float | None], divisor: int) -> float | None:
-    """Their sum over ``divisor``, where all are known."""
-    known = [v for v in values if v is not None]
-    return math.fsum(known) / divisor if len(known) == len(values) else None
-
-
-def _sources(cells: Sequence[Cell]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(source for cell in cells for source in cell.sources))
-
-
-def _clusters(seen: Mapping[str, Any]) -> str | None:
-    clusters = seen.get("clusters")
-    if clusters is None:
-        return None
-    if clusters["by"] != "question":
-        return f"by {clusters['by']}"
-    return "one by one" if clusters["n"] == seen["n"] else "together with what is scored with them"
 
 
 BASELINE, VDEP, CHANGE = "baseline", "vdep", "CHANGE"
@@ -323,8 +181,7 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
             for name in spec.columns:
                 change = _change(*found[model, BASELINE, name], *found[model, VDEP, name])
                 numbers += [(model, CHANGE, name, *line) for line in _lines(change)]
-    judges = sorted({scores.judge for scores in results._read.values() if scores.judge})
-    notes += [f"Free-form answers graded by {judge}." for judge in judges]
+    notes += [f"Free-form answers graded by {judge}." for judge in results.judges]
     notes += [
         f"{labels[name]}: left out, because no judge is configured." for name in spec.columns if name in definition.left_out
     ]
@@ -379,118 +236,3 @@ def _lines(quantities: Quantities) -> Iterator[tuple[str, float | None, str]]:
                 yield quantity, None, content
         elif content is not None:
             yield quantity, content, ""
-
-
-def as_csv(table: BuiltTable) -> str:
-    """One line per run and quantity; quantities that no cell has are left out."""
-    present = set(table.printed["quantity"])
-    runs = [row for row in table.rows if row[1] != CHANGE]
-    order = [(*run, quantity) for run in runs for quantity in table.quantities if quantity in present]
-    lines = pd.MultiIndex.from_tuples(order, names=["model", "run", "quantity"])
-    wide = table.printed.pivot(index=lines.names, columns="column", values="text")
-    return wide.reindex(index=lines, columns=list(table.columns)).to_csv(lineterminator="\n")
-
-
-def as_markdown(table: BuiltTable) -> str:
-    """For people: in each cell the reproduced number, then what it is to be compared with."""
-    lines = [f"# {table.title}", ""]
-    lines.append("| model | run | " + " | ".join(table.labels[c] for c in table.columns) + " |")
-    lines.append("|---|---|" + "---:|" * len(table.columns))
-    for row in table.rows:
-        cells = (_markdown_cell(table, (*row, name)) for name in table.columns)
-        lines.append(f"| {' | '.join(row)} | {' | '.join(cells)} |")
-    lines += ["", "; ".join(_legend(table)) + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
-    for i, protocol in enumerate(table.protocols.values()):
-        lines.append(f"\n<sup>{chr(ord('a') + i)}</sup> {protocol.note} ({protocol.source})")
-    return "\n".join(lines) + "\n"
-
-
-def _legend(table: BuiltTable) -> Iterator[str]:
-    present = set(table.printed["quantity"])
-    seeds = dict.fromkeys(cell["n"] for cell in table.cells.values() if "n" in cell)
-    if seeds:
-        yield f"Each cell: the mean over {' or '.join(seeds)} seeds ± their standard deviation"
-    if not seeds or "low" in present:
-        resampled = "; ".join(f"{how}: {', '.join(labels)}" for how, labels in table.clusters.items())
-        how = f"questions resampled {resampled}" if resampled else "questions resampled"
-        start = "In a cell without ±" if seeds else "Each cell"
-        yield f"{start}: the reproduced score with its 95% interval ({how}); one seed (n = 1): no training noise"
-    if "published" in present:
-        yield "*published*: that number and the difference to it"
-    if table.best:
-        yield "bold: the highest of a model's runs"
-    if "change" in present or "published_change" in present:
-        spread = " ± the standard deviation of the seeds' own changes" if seeds else ""
-        yield f"{CHANGE}: {VDEP} minus {BASELINE}{spread}"
-    if table.references:
-        yield f"*{'*, *'.join(table.references)}*: the same checkpoint, evaluated by others, and the difference to it"
-        yield "*tolerance*: how far ours may lie from the number that judges it (docs/decisions.md)"
-    if table.protocols:
-        yield "letters: the number comes from another protocol, or may do so, or needs a word; see below"
-    if "blind" in present:
-        yield "*blind*: the same model with the picture replaced by one colour"
-
-
-def _markdown_cell(table: BuiltTable, key: tuple[str, str, str]) -> str:
-    cell = table.cells[key]
-
-    def number(quantity: str) -> str:
-        return f"**{cell[quantity]}**" if (*key, quantity) in table.best else cell[quantity]
-
-    def beside(quantity: str, difference: str) -> str:
-        marks = table.marks(cell, quantity)
-        shown = f" ({cell[difference]})" if cell.get(difference) else ""
-        return f"*{quantity}* {number(quantity)}{f'<sup>{marks}</sup>' if marks else ''}{shown}"
-
-    parts = [number("reproduced") if "reproduced" in cell else cell.get("change", "-")]
-    if cell.get("spread"):
-        parts[0] += f" ± {cell['spread']}"
-    if cell.get("published_change"):
-        parts.append(f"*published* {cell['published_change']}")
-    if cell.get("low"):
-        parts.append(f"[{cell['low']}, {cell['high']}]")
-    if cell.get("published"):
-        parts.append(beside("published", "difference"))
-    parts += [beside(r, f"{r}_difference") for r in table.references if cell.get(r)]
-    if cell.get("verdict"):
-        parts.append(f"{cell['verdict']}, *tolerance* {cell['tolerance']}" if cell.get("tolerance") else cell["verdict"])
-    if cell.get("blind"):
-        parts.append(f"*blind* {cell['blind']}")
-    return "<br>".join(parts)
-
-
-def provenance(table: BuiltTable, results: Results, definitions: Mapping[str, Column]) -> dict[str, Any]:
-    """For every cell its result files of all seeds; for every file the checkpoint, the recipes and the versions behind it."""
-    cells: list[dict[str, Any]] = []
-    for (model, variant, name), texts in table.cells.items():
-        if "reproduced" not in texts:
-            continue
-        cell = results.cell(model, variant, name, definitions)
-        marks = {quantity: texts.get(f"{quantity}_protocols", "").split() for quantity in ("published", *table.references)}
-        cells.append(
-            {
-                "model": model,
-                "run": variant,
-                "column": name,
-                "value": cell.value,
-                "results": list(cell.sources),
-                "protocols": {quantity: names for quantity, names in marks.items() if names},
-            }
-        )
-    used = sorted({source for cell in cells for source in cell["results"]})
-    by_path = {str(path): key for key, path in results.files.items()}
-    files = {}
-    for source in used:
-        scores = results.scores(by_path[source])
-        files[source] = {
-            "sha256": sha256(Path(source)),
-            "samples": scores.samples.model_dump(),
-            "n": scores.seen["n"],
-            "evaluation_recipe": scores.digest,
-            "finetune_recipe": scores.checkpoint.recipe,
-            "pretrain_recipe": scores.checkpoint.initial_recipe,
-            "weights": scores.checkpoint.weights,
-            "versions": scores.checkpoint.versions | {"lmms_eval": scores.lmms_eval},
-            "judge": scores.judge,
-        }
-    return {"title": table.title, "cells": cells, "results": files}

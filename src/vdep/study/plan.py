@@ -55,10 +55,16 @@ class Plan:
     def training_data(self, model: str, variant: str, stage: Stage) -> str:
         return self.prepared(self.study.preparation_recipe(model, variant, stage))
 
-    def validation_data(self, model: str, variant: str, stage: Stage) -> list[str]:
-        """Empty, where nothing is measured during the stage."""
-        name = self.study.validation.get(stage)
-        return [self.prepared(self.study.preparation_recipe(model, variant, stage, name))] if name else []
+    def validation(self, model: str, variant: str, stage: Stage) -> str:
+        """A file that names the manifest of what a stage's text loss is measured on, or nothing.
+
+        Its name tells how that data is prepared and not which it is: other data, or none, makes no training run again.
+        """
+        return f"{self.resources}/validation/{self._validation_name(model, variant, stage)}.txt"
+
+    def _validation_name(self, model: str, variant: str, stage: Stage) -> str:
+        recipe = self.study.preparation_recipe(model, variant, stage)
+        return f"{stage}-{recipe.tokenizer}-{recipe.template}-{recipe.image_tokens}-{recipe.max_length}"
 
     def done(self, run: Run, stage: Stage) -> str:
         """What a stage writes last. Its weights lie beside it."""
@@ -75,11 +81,25 @@ class Plan:
     @cached_property
     def preparations(self) -> dict[str, PreparationRecipe]:
         """By the name of its folder: the data of every run, and of every run that could be asked for."""
-        study = self.study
-        pairs = dict.fromkeys((run.model, run.variant) for run in study.all_runs if run.seed != IMPORTED)
-        recipes = [study.preparation_recipe(m, v, stage) for m, v in pairs for stage in STAGES]
-        recipes += [study.preparation_recipe(m, v, stage, name) for m, v in pairs for stage, name in study.validation.items()]
+        recipes = [self.study.preparation_recipe(m, v, stage) for m, v in self._trained for stage in STAGES]
+        recipes += [recipe for recipe in self.validations.values() if recipe is not None]
         return {self.prepared_name(recipe): recipe for recipe in recipes}
+
+    @cached_property
+    def validations(self) -> dict[str, PreparationRecipe | None]:
+        """What the text loss is measured on, by the name of the file that says so; None: nothing."""
+        data = self.study.validation
+        return {
+            self._validation_name(m, v, stage): self.study.preparation_recipe(m, v, stage, data[stage])
+            if stage in data
+            else None
+            for m, v in self._trained
+            for stage in STAGES
+        }
+
+    @property
+    def _trained(self) -> dict[tuple[str, str], None]:
+        return dict.fromkeys((run.model, run.variant) for run in self.study.all_runs if run.seed != IMPORTED)
 
     @cached_property
     def evaluations(self) -> dict[str, list[tuple[Run, str]]]:
@@ -169,6 +189,7 @@ class Plan:
                 "columns": {column: study.columns[column].model_dump(mode="json") for column in needed},
                 "left_out": [column for column in table.columns if study.left_out(column)],
                 "evaluations": [(*run, benchmark) for run, benchmark in self.evaluations[name]],
+                "recipes": [study.scored_recipes(run, benchmark) for run, benchmark in self.evaluations[name]],
                 "protocols": {key: entry.model_dump(mode="json") for key, entry in study.table_protocols(name).items()},
                 "note": study.note,
             }

@@ -265,6 +265,12 @@ class Study(Frozen):
             judge=self.judge if entry.judged else None,
         )
 
+    def scored_recipes(self, run: Run, benchmark: str) -> tuple[str, str]:
+        """The digests that a score has to be of: of the checkpoint's recipe and of the evaluation's."""
+        model, variant, seed = run
+        checkpoint = self.import_recipe(model, variant) if seed == IMPORTED else self.recipe(model, variant, "finetune", seed)
+        return checkpoint.digest, self.evaluation_recipe(model, variant, benchmark).digest
+
     # -- what is measured
 
     @property
