@@ -1,6 +1,7 @@
 # make demo        set-up, then the whole pipeline in miniature on a CPU, without downloads
 # make demo-all    the same with the ablation tables and the controls
-# make test        set-up, then all tests but the long ones (test-fast: 2 minutes; test-long: the rest)
+# make test        set-up, then all tests but the long ones (test-fast: 2 minutes; test-long: the long ones)
+# make test-full   the whole of every battery (kills, plans, generated cases), of which the others run a fixed sample
 # make bench       what a CPU can measure (benchmarks/README.md), a line for each claim at the end
 # make env         set-up alone          make lock   resolve the pinned requirements, record what was downloaded
 # make clean       remove the demo's results and everything that was made for it
@@ -14,7 +15,7 @@ DEMO := --configfile config/demo.yaml --cores $(CORES)
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.torch_extensions
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-all test test-fast test-long bench env lock clean
+.PHONY: demo demo-all test test-fast test-long test-full bench env lock clean
 
 demo: env
 	$(BIN)/snakemake demo $(DEMO)
@@ -25,13 +26,16 @@ demo-all: env
 	$(BIN)/snakemake demo all controls $(DEMO)
 
 test: env
-	$(BIN)/pytest -m "not long and not gpu"
+	$(BIN)/pytest -m "not long and not full and not gpu"
 
 test-fast: env
-	$(BIN)/pytest -m "not slow and not long and not gpu"
+	$(BIN)/pytest -m "not slow and not long and not full and not gpu"
 
 test-long: env
-	$(BIN)/pytest -m "long and not gpu"
+	$(BIN)/pytest -m "long and not full and not gpu"
+
+test-full: env
+	$(BIN)/pytest --whole -m "(full or hypothesis) and not gpu"
 
 bench: env
 	$(BIN)/python benchmarks/run.py

@@ -1,11 +1,13 @@
-"""Fixtures: the tiny world is made once for all tests."""
+"""What all tests share: the tiny world, made once; the sample of generated cases; a checkout that they leave alone."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +15,43 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import world
+
+BATCHES = 10  # of generated cases in `make test-full`, each as large as the one of `make test`
+MADE_BY_TOOLS = {".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".snakemake", ".torch_extensions", "__pycache__"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help=f"{BATCHES} times the generated cases, other ones in every run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without ``--whole`` the generated cases are a fixed sample: a change is judged by what it changes, not by the draw."""
+    hypothesis.settings.register_profile("sample", derandomize=True)
+    hypothesis.settings.load_profile("default" if config.getoption("whole") else "sample")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.config.getoption("whole") and hypothesis.is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("batch_of_cases")
+        metafunc.parametrize("batch_of_cases", range(BATCHES), indirect=True)
+
+
+@pytest.fixture
+def batch_of_cases(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def on_top() -> set[str]:
+    return {path.name for path in world.ROOT.iterdir()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaves_the_checkout_alone() -> Iterator[None]:
+    """What a test writes belongs into its own folder: nothing new lies on top of the checkout after the last one."""
+    before = on_top()
+    yield
+    new = on_top() - before - MADE_BY_TOOLS
+    assert not new, f"the tests left {sorted(new)} in {world.ROOT}: write into tmp_path"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,10 +29,10 @@ from vdep.evaluation.tasks import offline_environment
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _environment() -> Any:
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Evaluations change the environment of their process; here it is that of other tests too."""
     before = dict(os.environ)
-    offline_environment(Path("unused"))
+    offline_environment(tmp_path_factory.mktemp("environment"))
     yield
     os.environ.clear()
     os.environ.update(before)
