@@ -145,7 +145,7 @@ def test_a_checkpoint_of_the_original_is_evaluated_like_one_of_ours(finished: Pa
     export_original(ours.parent / read_json(ours)["run"], language_model, "demo-clip", released)
     (finished / "released.yaml").write_text(
         f"assets: {{theirs: {{kind: shipped, path: released-weights, revision: {folder_digest(released)}}}}}\n"
-        "variants: {theirs: {imported: theirs}}\n"
+        "variants: {theirs: {imported: theirs, model: demo-llava}}\n"
     )
     target = "results/demo/evaluations/demo-llava/theirs/imported/gqa.json"
     command = [target, *OVERLAYS[:3], "released.yaml", *OVERLAYS[3:]]

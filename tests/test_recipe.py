@@ -164,11 +164,55 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("targets/main", {"targets": ["all"]}, r"targets\.main: belongs to itself \(main -> all -> main\)"),
         ("columns/gqa", {"benchmark": None, "mean_of": ["gqa"]}, r"columns\.gqa: belongs to itself \(gqa -> gqa\)"),
         ("only_model", "llava", r"only_model: there is no model named 'llava'"),
+        ("variants/vdep/vdep/alpha", True, r"variants\.vdep\.vdep\.alpha: should be a number; .*\(given: True\)"),
+        ("variants/mine", {"pretrain": {"epochs": True}}, r"variants\.mine\.pretrain\.epochs: should be a number"),
+        ("stages/pretrain/dropout", False, r"stages\.pretrain\.dropout: should be a number"),
+        ("stages/pretrain/betas", [True, 0.9], r"stages\.pretrain\.betas: should be a number"),
+        ("seeds", [True], r"seeds: should be a number"),
+        ("benchmarks/gqa/samples", True, r"benchmarks\.gqa\.samples: should be a number"),
+        ("assets/coco-train2017/size", True, r"assets\.coco-train2017\.url\.size: should be a number"),
+        ("stages/pretrain/tf32", 1, r"stages\.pretrain\.tf32: should be true or false \(given: 1\)"),
+        ("execution/pretrain/packing", "no", r"execution\.pretrain\.packing: should be true or false \(given: 'no'\)"),
+        ("tables/main_vqa/models", ["llava", "llava-7b"], r"tables\.main_vqa\.models: llava-7b is there twice"),
+        ("tables/main_vqa/variants", ["vdep", "vdep"], r"tables\.main_vqa\.variants: vdep is there twice"),
+        ("tables/main_vqa/columns", ["gqa", "gqa"], r"tables\.main_vqa\.columns: gqa is there twice"),
+        ("columns/mmbench_mean/mean_of", ["gqa", "gqa"], r"columns\.mmbench_mean: gqa is there twice"),
+        ("loss_figures/losses/models", ["llava", "llava-7b"], r"loss_figures\.losses\.models: llava-7b is there twice"),
+        ("figures/attention/left", "vdep", r"figures\.attention: left and right are both vdep"),
+        ("tables/main_vqa/variants", ["released"], r"tinyllava-3b/released: the checkpoint llava-v1\.5-7b is of llava-7b"),
+        ("variants/theirs", {"imported": "llava-v1.5-7b"}, r"variants\.theirs\.model: say which model .*known: llava-7b, tiny"),
+        ("variants/released/model", "nobody", r"variants\.released\.model: there is no model named 'nobody'"),
+        ("variants/baseline/model", "llava-7b", r"variants\.baseline\.model: is for imported checkpoints"),
+        ("targets/mine", {}, r"targets\.mine: builds nothing"),
     ],
 )
 def test_a_bad_configuration_names_the_key_and_the_reason(path: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_study(changed(path, value))
+
+
+@pytest.mark.parametrize("ending", ["answers", "graded"])
+def test_no_benchmark_is_named_as_a_file_of_another(ending: str) -> None:
+    config = paper_config()
+    config["benchmarks"][f"gqa.{ending}"] = config["benchmarks"]["gqa"]
+    with pytest.raises(ConfigError, match=rf"benchmarks\.gqa\.{ending}: .*another name"):
+        load_study(config)
+
+
+def test_numbers_and_truth_values_may_be_text_as_the_command_line_gives_them() -> None:
+    # snakemake --config 'seeds=[42,43]' and nested mappings arrive as text
+    study = load_study(deep_merge(changed("seeds", ["42", "43"]), {"stages": {"pretrain": {"tf32": "true", "epochs": "2"}}}))
+    assert study.seeds == (42, 43)
+    settings = study.stage("llava-7b", "vdep", "pretrain")
+    assert (settings.tf32, settings.epochs) == (True, 2)
+    # what YAML 1.1 takes for text: an exponent without a point
+    assert load_study(changed("variants/vdep/vdep/alpha", "1e-3")).recipe("llava-7b", "vdep", "pretrain").vdep.alpha == 1e-3  # type: ignore[union-attr]
+
+
+def test_an_argument_of_a_maker_stays_what_it_is() -> None:
+    entry = {"kind": "made", "maker": "a.b:c", "arguments": {"flag": True, "count": 1, "share": 0.5, "name": "1"}}
+    made = load_study(changed("assets/mine", entry)).assets["mine"]
+    assert canonical_json(made.model_dump(mode="json")["arguments"]) == '{"count":1,"flag":true,"name":"1","share":0.5}'
 
 
 def test_a_folder_may_be_written_in_several_ways() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,12 @@ def load_study(config: Mapping[str, Any]) -> Study:
     if problems := list(missing_references(study)):
         raise ConfigError("; ".join(problems))
     used = {(run.model, run.variant) for run in study.all_runs}
-    for variant in study.variants:
+    for variant, entry in study.resolved_variants.items():
+        if entry.model and not entry.imported:
+            raise ConfigError(f"variants.{variant}.model: is for imported checkpoints; tables say which models are trained")
+        if entry.imported and not entry.model:
+            known = ", ".join(sorted(study.models))
+            raise ConfigError(f"variants.{variant}.model: say which model {entry.imported} is (known: {known})")
         each = {model: list(study.problems(model, variant)) for model in study.models}
         # what nobody asks for may fit another model only
         refused = [p for model, problems in each.items() if (model, variant) in used for p in problems]
@@ -68,6 +73,11 @@ def missing(name: str, kind: str, known: Collection[str], where: str) -> Iterato
         yield f"{where}: there is no {kind} named {name!r} ({hint}known: {', '.join(sorted(known)) or 'none'})"
 
 
+def repeated(names: Sequence[str | int], where: str) -> Iterator[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{where}: {name} is there twice, and would be one"
+
+
 def missing_references(study: Study) -> Iterator[str]:
     """What one part of the configuration says of another that is not there."""
     models, variants = {*study.models, *study.roles}, study.variants
@@ -89,9 +99,13 @@ def missing_references(study: Study) -> Iterator[str]:
             yield from missing(variant.extends, "variant", variants, f"variants.{key}.extends")
         if variant.imported:
             yield from missing(variant.imported, "asset", study.assets, f"variants.{key}.imported")
+        if variant.model:
+            yield from missing(variant.model, "model", models, f"variants.{key}.model")
     for key, benchmark in study.benchmarks.items():
         yield from missing(benchmark.asset, "asset", study.assets, f"benchmarks.{key}.asset")
         yield from missing(benchmark.scorer, "scorer", {*SCORER_PARTS, SUBMISSION}, f"benchmarks.{key}.scorer")
+        if key.endswith((".answers", ".graded")):
+            yield f"benchmarks.{key}: what ends in .answers or .graded is a file of another benchmark; give it another name"
     for key, column in study.columns.items():
         if column.benchmark:
             yield from missing(column.benchmark, "benchmark", study.benchmarks, f"columns.{key}.benchmark")
@@ -104,6 +118,7 @@ def missing_references(study: Study) -> Iterator[str]:
                 )
         for name in (*column.mean_of, *column.sum_of):
             yield from missing(name, "column", study.columns, f"columns.{key}")
+        yield from repeated((*column.mean_of, *column.sum_of), f"columns.{key}")
     for key, protocol in study.protocols.items():
         for name in protocol.columns:
             yield from missing(name, "column", study.columns, f"protocols.{key}.columns")
@@ -118,17 +133,25 @@ def missing_references(study: Study) -> Iterator[str]:
                 yield from missing(name, "model", models, f"{kind}.{key}.models")
             for name in arms.variants:
                 yield from missing(name, "variant", variants, f"{kind}.{key}.variants")
+            # a role and its model are one
+            yield from repeated([study.model(name) for name in arms.models], f"{kind}.{key}.models")
+            yield from repeated(arms.variants, f"{kind}.{key}.variants")
     for key, table in study.tables.items():
         for name in table.columns:
             yield from missing(name, "column", study.columns, f"tables.{key}.columns")
+        yield from repeated(table.columns, f"tables.{key}.columns")
     for key, figure in study.figures.items():
         yield from missing(figure.asset, "asset", study.assets, f"figures.{key}.asset")
         yield from missing(figure.model, "model", models, f"figures.{key}.model")
         for name in (figure.left, figure.right):
             yield from missing(name, "variant", variants, f"figures.{key}")
+        if figure.left == figure.right:
+            yield f"figures.{key}: left and right are both {figure.left}; a figure compares two variants"
         if key in study.loss_figures:
             yield f"loss_figures.{key}: there is another figure of that name"
     for key, target in study.targets.items():
+        if not (target.targets or target.tables or target.figures):
+            yield f"targets.{key}: builds nothing; name targets, tables or figures, or take it away with {key}: null"
         for name in target.targets:
             yield from missing(name, "target", study.targets, f"targets.{key}.targets")
         for name in target.tables:
@@ -141,8 +164,7 @@ def missing_references(study: Study) -> Iterator[str]:
             yield f"execution.{stage}: {how.processes} processes need as many GPUs (given: gpus: {how.gpus})"
     yield from circles("columns", {key: (*column.mean_of, *column.sum_of) for key, column in study.columns.items()})
     yield from circles("targets", {key: target.targets for key, target in study.targets.items()})
-    if twice := sorted({seed for seed in study.seeds if study.seeds.count(seed) > 1}):
-        yield f"seeds: {twice[0]} is there twice, and would be one run"
+    yield from repeated(study.seeds, "seeds")
     if study.only_model is not None:
         yield from missing(study.only_model, "model", study.models, "only_model")
 

@@ -5,10 +5,12 @@ Unknown keys, values out of range and names of the wrong form are errors; ``chec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
@@ -19,10 +21,44 @@ EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """``package.module:function``."""
 
 
+def _parts(annotation: Any) -> set[Any]:
+    """A type, and those that it is made of."""
+    inner = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
+    return {annotation}.union(*map(_parts, inner)) if inner else {annotation}
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for each in value for leaf in _leaves(each)] if isinstance(value, list | tuple) else [value]
+
+
 class Frozen(BaseModel):
     """Unknown keys and numbers that are not finite are errors, and nothing changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, values: Any) -> Any:
+        """Neither ``alpha: yes`` is 1.0, nor ``tf32: 1`` true. A number in quotes is one: the command line gives lists so."""
+        wrong = []
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            kinds = _kinds(cls).get(name, set())
+            if kinds == {bool} and not isinstance(value, bool) and str(value).lower() not in ("true", "false"):
+                wrong.append((name, value, "should be true or false"))
+            elif kinds and bool not in kinds and any(isinstance(leaf, bool) for leaf in _leaves(value)):
+                wrong.append((name, value, "should be a number; yes, no, true and false are none"))
+        if wrong:
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [InitErrorDetails(type=PydanticCustomError("kind", m), loc=(n,), input=v) for n, v, m in wrong],
+            )
+        return values
+
+
+@cache
+def _kinds(model: type[BaseModel]) -> dict[str, set[type]]:
+    """Of the fields of a model: whether they hold truth values or numbers."""
+    return {name: _parts(field.annotation) & {bool, int, float} for name, field in model.model_fields.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------- assets
@@ -84,7 +120,7 @@ class MadeAsset(Frozen):
 
     kind: Literal["made"]
     maker: EntryPoint
-    arguments: dict[str, int | float | str] = {}
+    arguments: dict[str, bool | int | float | str] = {}
 
 
 Asset = Annotated[HubAsset | UrlAsset | ShippedAsset | LocalAsset | MadeAsset, Field(discriminator="kind")]
@@ -272,6 +308,8 @@ class Variant(Frozen):
     finetune: StageOverride = StageOverride()
     imported: Name | None = None
     """An asset with a whole checkpoint of the original LLaVA, which is evaluated as it is: nothing is trained."""
+    model: Name | None = None
+    """The model that the imported checkpoint is; what is trained is trained for any."""
 
     @model_validator(mode="after")
     def _imported_is_not_trained(self) -> Variant:

@@ -142,7 +142,7 @@ class Study(Frozen):
     # -- resolution
 
     @cached_property
-    def _resolved_variants(self) -> dict[str, Variant]:
+    def resolved_variants(self) -> dict[str, Variant]:
         return {name: self._resolve_variant(name) for name in self.variants}
 
     def _resolve_variant(self, name: str) -> Variant:
@@ -164,13 +164,13 @@ class Study(Frozen):
 
     def imported(self, variant: str) -> str | None:
         """The asset with the checkpoint of a variant that others have trained."""
-        return self._resolved_variants[variant].imported
+        return self.resolved_variants[variant].imported
 
     def stage(self, model: str, variant: str, stage: Stage, seed: str | None = None) -> StageSettings:
         """The settings of one stage: the study's, then the model's, then the variant's; ``seed``: the study's first."""
         key = (model, variant, stage)
         if key not in self._stages:
-            layers = (self.stages[stage], getattr(self.models[model], stage), getattr(self._resolved_variants[variant], stage))
+            layers = (self.stages[stage], getattr(self.models[model], stage), getattr(self.resolved_variants[variant], stage))
             merged: dict[str, Any] = {}
             for layer in layers:
                 merged = deep_merge(merged, layer.model_dump(mode="json", exclude_unset=True))
@@ -189,7 +189,10 @@ class Study(Frozen):
 
     def problems(self, model: str, variant: str) -> Iterator[str]:
         """What cannot be meant in a variant of a model, a line each."""
-        vdep = self._resolved_variants[variant].vdep
+        entry = self.resolved_variants[variant]
+        vdep = entry.vdep
+        if entry.imported and self.model(entry.model or model) != model:
+            yield f"{model}/{variant}: the checkpoint {entry.imported} is of {entry.model} alone (variants.{variant}.model)"
         for stage in STAGES:
             where = f"{stage} of {model}/{variant}"
             try:
@@ -205,7 +208,7 @@ class Study(Frozen):
     def recipe(self, model: str, variant: str, stage: Stage, seed: str | None = None) -> TrainingRecipe:
         """``seed``: as paths have it; the study's first."""
         first = stage == "pretrain"
-        vdep: VdepSettings | None = self._resolved_variants[variant].vdep if first else None
+        vdep: VdepSettings | None = self.resolved_variants[variant].vdep if first else None
         entry = self.models[model]
         return TrainingRecipe(
             stage=stage,
