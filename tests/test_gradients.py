@@ -59,7 +59,7 @@ class Bench:
         """The gradient of a global batch, added up over micro-batches (of ``micro`` samples, or packed of as many tokens) and
         (simulated) ranks."""
         self.task.model.model.language_model.set_attn_implementation("packed" if packed else "sdpa")
-        self.task.vdep = self.vdep if alpha is None else self.vdep.model_copy(update={"alpha": alpha})
+        self.task.alpha = self.vdep.alpha if alpha is None else alpha
         plan = self.plan(None)
         plan.batch = lambda step: batch  # type: ignore[method-assign]
         self.task.zero_grad()

@@ -58,7 +58,7 @@ def test_weights_and_biases_gets_the_same_rows_and_goes_on_under_the_same_id(
     folder = tmp_path / "demo-llava" / "vdep" / "pretrain" / "0123abcd"
     logs = TrainingLogs(folder, 0, 20, every=5, project="mine")
     for step in range(20):
-        logs.add(row(step), Work(4, 100, 1e9, 0.0), None)
+        logs.add(row(step), Work(4, 100, 1e9, 0.0), {})
     logs.close()
     assert asked == [
         {"project": "mine", "id": "0123abcd", "name": "demo-llava/vdep/pretrain", "dir": str(folder), "resume": "allow"}

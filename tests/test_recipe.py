@@ -80,7 +80,28 @@ def test_every_checkpoint_of_the_paper_has_its_own_recipe() -> None:
     study = load_study(paper_config())
     runs = [run for run in study.all_runs if not study.imported(run.variant)]
     digests = {study.recipe(*run[:2], stage, run.seed).digest for run in runs for stage in ("pretrain", "finetune")}
-    assert len(digests) == 2 * len(runs) == 26
+    assert len(digests) == 2 * len(runs) == 42
+
+
+def test_fields_that_came_later_change_no_digest_where_they_are_as_ever() -> None:
+    """What was trained before them is still what a recipe names: written into JSON as it was, and read back with defaults."""
+    study = load_study(paper_config())
+    recipe = study.recipe("llava-7b", "vdep", "pretrain")
+    assert json.loads(recipe.canonical)["vdep"] == {
+        "alpha": 0.001, "ratio": 1.0, "loss": "l2", "schedule": "interleaved", "position": "same", "detach_target": True,
+        "distance": "squared", "reduction": "mean", "positions": "mean", "form": "position", "normalize": "none",
+        "inverse_floor": 1e-06, "mixing": "batch", "auto_image": "sentinel",
+    }  # fmt: skip
+    assert type(recipe).model_validate_json(recipe.canonical) == recipe
+    for path, value in (("target", "shuffled"), ("temperature", 0.5), ("alpha", {"rule": "gradient_ratio", "rho": 0.5})):
+        other = load_study(changed(f"variants/vdep/vdep/{path}", value)).recipe("llava-7b", "vdep", "pretrain")
+        assert other.digest != recipe.digest
+        assert type(other).model_validate_json(other.canonical) == other
+
+
+def test_a_variant_can_go_back_to_what_was_before_the_field_came() -> None:
+    study = load_study(changed("variants/mine", {"extends": "vdep-shuffled", "vdep": {"target": "own", "alpha": 0.001}}))
+    assert study.recipe("llava-7b", "mine", "pretrain") == study.recipe("llava-7b", "vdep", "pretrain")
 
 
 def test_projectors_start_as_the_original_of_each_model_has_it() -> None:
@@ -104,6 +125,9 @@ def test_the_demo_is_a_study_of_its_own() -> None:
     ("path", "value", "expected"),
     [
         ("variants/vdep/vdep/alpha", 2, r"pretrain of llava-7b/vdep: vdep\.alpha: .*less than or equal to 1.*2"),
+        ("variants/vdep/vdep/alpha", {"rule": "gradient_ratio"}, r"variants\.vdep\.vdep\.alpha\.rho: .*required"),
+        ("variants/vdep/vdep/alpha", {"rule": "gradient_ratio", "rho": 1, "evry": 2}, r"alpha\.evry: .*did you mean every"),
+        ("variants/vdep/vdep/target", "others", r"variants\.vdep\.vdep\.target: .*'other_image'.*'others'"),
         ("variants/vdep/vdep/alpha", -1, r"variants\.vdep\.vdep\.alpha: .*greater than or equal to 0.*-1"),
         ("variants/vdep/vdep", {"form": "group"}, r"llava-7b/vdep: vdep\.form: group needs normalization"),
         ("variants/vdep/vdep", {"schedule": "fused", "mixing": "steps"}, r"fused is not exact with vdep\.mixing: steps"),

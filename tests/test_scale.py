@@ -119,7 +119,7 @@ def test_ranks_with_and_without_pictures_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.slow
 def test_two_real_ranks_have_the_single_processs_gradient_in_float64() -> None:
-    assert float(world.on_two_ranks("two_ranks.py").split("difference ")[1]) < 1e-10
+    assert float(world.on_two_ranks("two_ranks.py", "own").split("difference ")[1]) < 1e-10
 
 
 @pytest.mark.slow

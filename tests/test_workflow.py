@@ -65,9 +65,9 @@ def test_one_table_needs_only_what_is_in_it() -> None:
 
 def test_the_controls() -> None:
     jobs = planned("controls")
-    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (5, 5, 45, 1)
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (13, 13, 117, 3)
     both = planned("all", "controls")
-    assert (both["pretrain"], both["finetune"], both["evaluate"], both["table"]) == (13, 13, 173, 7), "three more, and 27"
+    assert (both["pretrain"], both["finetune"], both["evaluate"], both["table"]) == (21, 21, 245, 9), "eleven more, and 99"
 
 
 def test_one_model_and_one_stage_can_be_asked_for() -> None:

@@ -1,5 +1,5 @@
-"""One of two real ranks under DDP, in float64: ``torchrun --nproc-per-node 2 tests/two_ranks.py``. Rank 0 prints how far the
-gradient of a global batch is from that of a single process."""
+"""One of two real ranks under DDP, in float64: ``torchrun --nproc-per-node 2 tests/two_ranks.py own ...``. Rank 0 prints, for
+each target, how far the gradient of a global batch is from that of a single process."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def main() -> None:
         world.make_assets(assets)
         dist.init_process_group("gloo")
         rank, ranks = dist.get_rank(), dist.get_world_size()
-        bench = Bench("phi", VdepSettings(alpha=0.5, ratio=0.8), assets, Path(scratch, "prepared"), torch.float64)
-        plan = bench.plan(Hybrid(0.8, "interleaved"))
-        # the last step of an epoch: a partial batch, which leaves one rank with less than the other
-        step = plan.steps - 1
-        whole = bench.gradient(plan.batch(step)).clone()
-        bench.task.zero_grad()
-        spread = DistributedDataParallel(bench.task)
-        source = MicroBatches(bench.data, plan, bench.transform, rank, ranks, 100)
-        _, _, micro = source[step, 0]
-        (spread(micro)[0] * ranks).backward()
-        gradient = torch.cat([p.grad.flatten() for p in projector(bench.task.model).parameters() if p.grad is not None])
-        if rank == 0:
-            sys.stdout.write(f"difference {close(gradient, whole)}\n")
+        for target in sys.argv[1:]:
+            vdep = VdepSettings(alpha=0.5, ratio=0.8, target=target)  # type: ignore[arg-type]
+            bench = Bench("phi", vdep, assets, Path(scratch, f"prepared-{rank}"), torch.float64)
+            plan = bench.plan(Hybrid(0.8, "interleaved"))
+            # the last step of an epoch: a partial batch, which leaves one rank with less than the other
+            last = plan.batch(plan.steps - 1)
+            plan.batch = lambda step, last=last: last  # type: ignore[method-assign, misc]
+            whole = bench.gradient(last).clone()
+            bench.task.zero_grad()
+            spread = DistributedDataParallel(bench.task)
+            _, _, micro = MicroBatches(bench.data, plan, bench.transform, rank, ranks, 100, False, vdep)[0, 0]
+            (spread(micro)[0] * ranks).backward()
+            gradient = torch.cat([p.grad.flatten() for p in projector(bench.task.model).parameters() if p.grad is not None])
+            if rank == 0:
+                sys.stdout.write(f"difference {close(gradient, whole)}\n")
     dist.destroy_process_group()
     sys.stdout.flush()
     os._exit(0)  # before the model is freed: ``vdep.train.engine.Engine.close`` says why

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class Batch:
     the first token of a sample is never a label.
     ``groups`` (batch, length) is None, or the normalisation group of each position, where a step has ``group_count`` of them
     and those that are here are whole (``VdepSettings.form``).
+    ``target`` is None, or what the targets of the pictures with an image loss are made of, in their order (``data.targets``).
     """
 
     input_ids: Tensor
@@ -36,6 +38,7 @@ class Batch:
     sequence_lengths: tuple[int, ...] | None = None
     groups: Tensor | None = None
     group_count: int = 0
+    target: Tensor | None = None
 
     @property
     def images(self) -> int:
@@ -48,17 +51,9 @@ class Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            change(self.input_ids),
-            change(self.labels),
-            change(self.image_mask),
-            change(self.text_weights),
-            change(self.image_weights),
-            None if self.pixel_values is None else change(self.pixel_values),
-            self.sequence_lengths,
-            None if self.groups is None else change(self.groups),
-            self.group_count,
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -94,6 +89,7 @@ def collate(
     packed: bool = False,
     predecessor: bool = False,
     group_count: int = 0,
+    target: np.ndarray | None = None,
 ) -> Batch:
     """Expand images; then pad and stack, or put all samples one after the other into one row.
 
@@ -101,6 +97,7 @@ def collate(
         pixel_values: (images, 3, height, width), in the order of the samples.
         predecessor: whether the first position of a sample is not supervised, because nothing stands before it (``next``).
         group_count: 0, or the number of normalisation groups of the step, where the batch shall say which are here.
+        target: see ``Batch``.
     """
     rows = [_expanded(sample, image_tokens, predecessor) for sample in samples]
     images = sum(int(np.count_nonzero(row[2])) for row in rows) // image_tokens
@@ -117,7 +114,8 @@ def collate(
     # a sample without image in VDEP mode has nothing left
     sequences = tuple(len(ids) for ids, *_ in rows if len(ids)) if packed else None
     kept = groups if group_count else None
-    return Batch(input_ids, labels, image_mask, text_weights, image_weights, pixels, sequences, kept, group_count)
+    made_of = None if target is None else torch.from_numpy(target)
+    return Batch(input_ids, labels, image_mask, text_weights, image_weights, pixels, sequences, kept, group_count, made_of)
 
 
 NOTHING = Row(np.zeros(2, np.int32), np.full(2, IGNORE_INDEX, np.int32))

@@ -16,6 +16,7 @@ from .images import ImageTransform, decode_image
 from .plan import BatchPlan, assign
 from .prepared import PreparedData, Sample
 from .step import Step, weighed_step
+from .targets import Targets
 
 MicroBatch = tuple[Step, bool, Batch]
 """A micro-batch with the step that it is of, and whether it is the last of it."""
@@ -51,6 +52,7 @@ class MicroBatches(Dataset[MicroBatch]):
         self.packed = packed
         self.vdep = vdep or VdepSettings()
         self.group_size = group_size
+        self.targets = Targets(data, self.vdep, plan.seed, self._read, transform)
         self._last: tuple[Step, list[np.ndarray]] | None = None
 
     def step(self, number: int) -> tuple[Step, list[np.ndarray]]:
@@ -72,7 +74,7 @@ class MicroBatches(Dataset[MicroBatch]):
     def build(self, step: Step, rows: np.ndarray) -> Batch:
         """The micro-batch of these rows of a step's batch."""
         share, weights = step.batch.take(rows), step.weights.take(rows)
-        samples, images = [], []
+        samples, images, targets = [], [], []
         for place, index in enumerate(share.samples):
             sample = self.data[int(index)]
             encoded = sample.input_ids, sample.labels
@@ -84,6 +86,8 @@ class MicroBatches(Dataset[MicroBatch]):
             samples.append(Row(*encoded, float(weights.text[place]), image_weight, int(weights.groups[place])))
             if sample.location is not None:
                 images.append(self._read(sample))
+                if step.image_positions[rows[place]]:
+                    targets.append(self.targets.of(step.number, int(index), sample))
         if not samples:
             return collate([NOTHING], None, 1)
         return collate(
@@ -93,6 +97,7 @@ class MicroBatches(Dataset[MicroBatch]):
             packed=self.packed,
             predecessor=self.vdep.position == "next",
             group_count=weights.group_count if self.vdep.form == "group" else 0,
+            target=self.targets.stack(targets),
         )
 
     def _read(self, sample: Sample) -> Image.Image:

@@ -58,12 +58,17 @@ def _mix64(values: np.ndarray) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
 
-def permutation(count: int, *key: int) -> np.ndarray:
-    """A permutation of ``range(count)`` that depends on ``key`` alone."""
+def hashed(*key: int) -> np.uint64:
+    """64 bits that depend on ``key`` alone."""
     state = np.uint64(0)
     for part in key:
         state = _mix64(np.array([state ^ np.uint64(part & 0xFFFFFFFFFFFFFFFF)], np.uint64))[0]
-    return np.argsort(_mix64(np.arange(count, dtype=np.uint64) ^ state), kind="stable")
+    return np.uint64(state)
+
+
+def permutation(count: int, *key: int) -> np.ndarray:
+    """A permutation of ``range(count)`` that depends on ``key`` alone."""
+    return np.argsort(_mix64(np.arange(count, dtype=np.uint64) ^ hashed(*key)), kind="stable")
 
 
 def cumulative_share(position: int, part: int, whole: int) -> int:

@@ -31,7 +31,7 @@ from ..study.recipe import PreparationRecipe
 from .archive import ImageArchive, ImageFolder, Location, open_images
 from .conversation import IGNORE_INDEX, TEMPLATES, ConversationDefect, encode_conversation
 from .images import decode_image
-from .prepared import NO_IMAGE, SCHEMA, WITH_MEMBERS
+from .prepared import NO_IMAGE, schema_with
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ ADVICE = {
     "several_placeholders": "keep one <image> for one image",
     "image_beyond_max_length": "raise max_length",
     "no_supervised_token": "raise max_length, or remove the sample",
+    "malformed_oracle": "write words, or leave the key out",
     "missing_image": "complete the archive, or remove the sample",
     "damaged_image": "download the archive again, or remove the sample",
 }
@@ -97,6 +98,7 @@ class Checker:
                 self.recipe.image_tokens,
                 self.recipe.max_length,
             )
+            oracle = self._words(sample.get("oracle"))
             archive, location = self._find_image(image) if image is not None else (NO_IMAGE, Location(0, 0, 0, 0, 0))
         except ConversationDefect as defect:
             return Defect(defect.kind, name, index, str(image or ""), str(defect), ADVICE[defect.kind])
@@ -107,8 +109,19 @@ class Checker:
             "archive": archive,
             "cut": encoded.cut,
             "masked_by_original": encoded.masked_by_original,
+            "oracle": oracle,
             **asdict(location),
         }
+
+    def _words(self, words: Any) -> list[int]:
+        """The ids of what a sample calls ``oracle``, as it stands within a sentence; none where it has nothing."""
+        if words is None:
+            return []
+        if not isinstance(words, str) or not words.strip():
+            raise ConversationDefect("malformed_oracle", "its oracle is not a text")
+        before = "a "
+        encoding = self._load_tokenizer()(before + words.strip(), return_offsets_mapping=True, add_special_tokens=False)
+        return [i for i, (_, stop) in zip(encoding.input_ids, encoding.offset_mapping, strict=True) if stop > len(before)]
 
     def _load_tokenizer(self) -> Any:
         if self._tokenizer is None:
@@ -239,7 +252,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 def write_samples(path: Path, rows: list[dict[str, Any]]) -> None:
     aside = path.with_name(f".{path.name}.tmp")
-    schema = WITH_MEMBERS if any(row["member"] for row in rows) else SCHEMA
+    schema = schema_with(any(row["member"] for row in rows), any(row["oracle"] for row in rows))
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]

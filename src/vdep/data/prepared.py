@@ -31,8 +31,10 @@ SCHEMA = pa.schema(
         ("method", pa.int16()),
     ]
 )
-WITH_MEMBERS = SCHEMA.append(pa.field("member", pa.string()))
+MEMBER = pa.field("member", pa.string())
 """Where images are files of a folder."""
+ORACLE = pa.field("oracle", pa.list_(pa.int32()))
+"""Where samples name words for their picture, which a target can be made of (``VdepSettings.target``): their ids."""
 NO_IMAGE = -1
 
 
@@ -45,6 +47,13 @@ class Sample:
     labels: np.ndarray
     archive: int
     location: Location | None
+    oracle: np.ndarray | None = None
+    """(words,) ids of the words that it names for its picture."""
+
+
+def schema_with(member: bool, oracle: bool) -> pa.Schema:
+    """The columns of a file with these optional ones."""
+    return pa.schema([*SCHEMA, *([MEMBER] if member else []), *([ORACLE] if oracle else [])])
 
 
 class PreparedData:
@@ -62,7 +71,7 @@ class PreparedData:
         self.manifest = (PreparedManifest.open if verify else PreparedManifest.read)(folder / MANIFEST)
         path = folder / "samples.arrow"
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        if table.schema not in (SCHEMA, WITH_MEMBERS):
+        if table.schema not in [schema_with(member, oracle) for member in (False, True) for oracle in (False, True)]:
             raise DataError(f"{path} has other columns than this version writes. Delete {folder} and prepare it again.")
         self._columns = {name: table.column(name).chunks for name in table.schema.names}
         self._starts = np.cumsum([0, *(len(chunk) for chunk in self._columns["id"])])
@@ -86,7 +95,8 @@ class PreparedData:
         location = None
         if archive != NO_IMAGE:
             location = Location(**{field.name: scalar(field.name) for field in fields(Location) if field.name in self._columns})
-        return Sample(scalar("id"), ids, labels, archive, location)
+        oracle = self._list("oracle", chunk, row) if self.has_oracle else None
+        return Sample(scalar("id"), ids, labels, archive, location, oracle)
 
     def _list(self, name: str, chunk: int, row: int) -> np.ndarray:
         column = self._columns[name][chunk]
@@ -101,6 +111,20 @@ class PreparedData:
     def has_image(self) -> np.ndarray:
         """(samples,) bool."""
         return self._per_chunk(lambda i: self._columns["archive"][i].to_numpy() != NO_IMAGE)
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether samples may name words for their pictures."""
+        return "oracle" in self._columns
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """(samples,) the number of each sample's picture, the same for files of the same content; -1 where there is none."""
+        crc, size = (self._per_chunk(lambda i, n=n: self._columns[n][i].to_numpy().astype(np.uint64)) for n in ("crc", "size"))
+        found = np.full(len(self), -1)
+        contents = (size << np.uint64(32)) ^ crc
+        found[self.has_image] = np.unique(contents[self.has_image], return_inverse=True)[1]
+        return found
 
     @cached_property
     def lengths(self) -> np.ndarray:

@@ -29,6 +29,8 @@ class Step:
     image_positions: np.ndarray
     """Positions that the image loss reads."""
     weights: Weights
+    partners: int = 0
+    """Pictures beside those of the samples, whose X is a target."""
 
 
 def weighed_step(number: int, batch: GlobalBatch, data: PreparedData, vdep: VdepSettings, group_size: int | None) -> Step:
@@ -51,4 +53,5 @@ def weighed_step(number: int, batch: GlobalBatch, data: PreparedData, vdep: Vdep
         text_tokens,
         image_positions,
         weigh(text_tokens, image_positions, group_size, vdep.positions),
+        int((image_positions > 0).sum()) if vdep.target == "other_image" else 0,
     )

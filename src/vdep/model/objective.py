@@ -11,6 +11,7 @@ What the paper leaves open, and where it is decided (docs/decisions.md):
   distance        the squared distance of Eq. 6, or its root, the L2 norm
   reduction       squared errors averaged over dimensions, or summed as Eq. 6 reads literally
   form            sigmoid and inverse of each position's distance, or of a group's mean (``means_of_groups``)
+  target          X, or a placebo in its place (``model.targets``)
   normalize       whether h and X are layer-normalised (without parameters) first
 """
 
@@ -27,7 +28,7 @@ from .head import TrainingHead, precise
 
 IGNORE_INDEX = -100
 
-ImageLoss = Literal["l2", "sigmoid_l2", "inverse_l2"]
+ImageLoss = Literal["l2", "sigmoid_l2", "inverse_l2", "cosine", "smooth_l1", "info_nce"]
 
 
 class Objective(NamedTuple):
@@ -88,11 +89,11 @@ def image_losses(
     inverse_floor: float = 1e-6,
     **reading: Any,
 ) -> Tensor:
-    """The image loss of every supervised image position (paper, Eq. 6 and Tables 8-10).
+    """The image loss of every supervised image position (paper, Eq. 6 and Tables 8-10; docs/method.md for the others).
 
-    ``reading`` goes to ``image_distances``, and ``loss`` and ``inverse_floor`` to ``image_form``.
+    ``loss`` and ``reading`` go to ``image_distances``, ``loss`` and ``inverse_floor`` to ``image_form``.
     """
-    return image_form(image_distances(hidden, embeddings, supervised, **reading), loss, inverse_floor)
+    return image_form(image_distances(hidden, embeddings, supervised, loss=loss, **reading), loss, inverse_floor)
 
 
 def image_distances(
@@ -100,25 +101,34 @@ def image_distances(
     embeddings: Tensor,
     supervised: Tensor,
     *,
+    loss: ImageLoss = "l2",
+    pictures: Tensor | None = None,
+    temperature: float = 0.07,
     position: Literal["same", "next"] = "same",
     detach_target: bool = True,
     distance: Literal["squared", "root"] = "squared",
     reduction: Literal["mean", "sum_dims"] = "mean",
     normalize: Literal["none", "layer_norm"] = "none",
 ) -> Tensor:
-    """The distance d between state and embedding at every supervised image position.
+    """The distance d between state and target at every supervised image position: squared (or its root) for the three losses
+    of the paper, otherwise the loss itself.
 
     Args:
         hidden: (batch, length, dim), last hidden states after the final norm.
-        embeddings: (batch, length, dim), the language model's input, which at image positions is the projector's output X.
+        embeddings: (batch, length, dim), the targets: the language model's input, which at image positions is the projector's
+            output X, or what stands there in its place (``model.targets``).
         supervised: (batch, length) bool, image positions that are trained. With ``next``, a position without a predecessor
             is not supervised.
+        pictures: (batch, length) int, equal numbers where positions are of one picture, for ``info_nce``; None: a row has one.
+        temperature: of ``info_nce``.
 
     Returns:
         (supervised image positions,) row by row, in float32 (float64 for such a model).
     """
+    if pictures is None:
+        pictures = torch.arange(len(supervised), device=supervised.device).unsqueeze(1).expand_as(supervised)
     if position == "next":
-        hidden, embeddings, supervised = hidden[:, :-1], embeddings[:, 1:], supervised[:, 1:]
+        hidden, embeddings, supervised, pictures = hidden[:, :-1], embeddings[:, 1:], supervised[:, 1:], pictures[:, 1:]
     states = precise(hidden[supervised])
     targets = precise(embeddings[supervised])
     if detach_target:
@@ -126,6 +136,13 @@ def image_distances(
     if normalize == "layer_norm":
         states = F.layer_norm(states, states.shape[-1:])
         targets = F.layer_norm(targets, targets.shape[-1:])
+    if loss == "cosine":
+        return 1 - F.cosine_similarity(states, targets, dim=-1)
+    if loss == "info_nce":
+        return _told_apart(states, targets, pictures[supervised], temperature)
+    if loss == "smooth_l1":
+        each = F.smooth_l1_loss(states, targets, reduction="none")
+        return each.mean(-1) if reduction == "mean" else each.sum(-1)
     errors = states - targets
     if distance == "root":
         # the norm's gradient at a perfect copy is 0, that of a square root would not be finite
@@ -133,6 +150,20 @@ def image_distances(
         return norm / math.sqrt(errors.shape[-1]) if reduction == "mean" else norm
     squared = errors.square()
     return squared.mean(-1) if reduction == "mean" else squared.sum(-1)
+
+
+def _told_apart(states: Tensor, targets: Tensor, pictures: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (van den Oord et al., 2018): which target of its own picture belongs to a state, by cosine over temperature.
+
+    A picture's positions stand together, so it is a square of (positions, positions) for each and none across pictures.
+    """
+    states, targets = F.normalize(states, dim=-1), F.normalize(targets, dim=-1)
+    _, counts = pictures.unique_consecutive(return_counts=True)
+    losses = [states.new_zeros(0)]
+    for state, target in zip(states.split(counts.tolist()), targets.split(counts.tolist()), strict=True):
+        own = torch.arange(len(state), device=state.device)
+        losses.append(F.cross_entropy(state @ target.T / temperature, own, reduction="none"))
+    return torch.cat(losses)
 
 
 def image_form(distances: Tensor, loss: ImageLoss, inverse_floor: float = 1e-6) -> Tensor:

@@ -24,7 +24,8 @@ def describe_validation_error(error: ValidationError) -> str:
     lines = []
     problems = error.errors()
     for problem in problems:
-        key = ".".join(str(part) for part in problem["loc"])
+        # in parentheses stands which of several types a value was taken for (``settings.Alpha``): no key
+        key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("("))
         given = problem.get("input")
         shown = "" if isinstance(given, dict | list | Frozen) else f" (given: {given!r})"
         message = problem["msg"].removeprefix("Value error, ")

@@ -12,6 +12,8 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, field_serializer
+
 from .evaluation import Benchmark, EvaluationSettings, Judge
 from .settings import Dataset, Frozen, ProjectorInit, Stage, StageSettings, VdepSettings, VisionTower
 
@@ -20,6 +22,10 @@ METHOD_VERSION = 4
 
 4: the token that is only the space before an answer is trained, and Llama's merges are SentencePiece's (docs/log.md).
 """
+
+LATER = ("target", "temperature")
+"""Fields of ``VdepSettings`` that came after recipes of this version had been written. At its default such a field is not said:
+what was trained before it keeps its digest."""
 
 EVALUATION_VERSION = 3
 """The same for scores."""
@@ -76,6 +82,13 @@ class TrainingRecipe(Recipe):
     vdep: VdepSettings | None
     initial: str | None
     image_backend: Literal["pil"] = "pil"
+
+    @field_serializer("vdep", mode="wrap")
+    def _without_what_came_later(self, vdep: VdepSettings | None, write: SerializerFunctionWrapHandler) -> Any:
+        fields = VdepSettings.model_fields
+        later = {name for name in LATER if vdep is not None and getattr(vdep, name) == fields[name].default}
+        written = write(vdep)
+        return written and {name: value for name, value in written.items() if name not in later}
 
 
 class ImportRecipe(Recipe):

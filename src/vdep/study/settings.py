@@ -9,7 +9,17 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Stage = Literal["pretrain", "finetune"]
@@ -156,16 +166,48 @@ class VisionTower(Frozen):
     feature_select: Literal["default", "full"] = "default"
 
 
+class GradientRatio(Frozen):
+    """alpha as it has to be for the image loss to weigh ``rho`` of the text loss in the projector's gradient:
+    rho * mean |g_t| / mean |g_i|, both of the whole global batch, their means over the steps at which they are measured."""
+
+    rule: Literal["gradient_ratio"]
+    rho: Annotated[float, Field(gt=0)]
+    """|gradient of alpha L_i| / |gradient of L_t|: what alpha is made to hold."""
+    every: Annotated[int, Field(ge=1)] = 20
+    """Steps from one measurement to the next, each of which is a pass of its own."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """What each measurement leaves of the means before it."""
+    min: Annotated[float, Field(ge=0)] = 0.0
+    """alpha is never less."""
+    max: Annotated[float, Field(ge=0)] = 1000.0
+    """alpha is never more."""
+
+
+def _kind_of_alpha(value: Any) -> str:
+    return "(rule)" if isinstance(value, Mapping | GradientRatio) else "(number)"
+
+
+Alpha = Annotated[
+    Annotated[Annotated[float, Field(ge=0)], Tag("(number)")] | Annotated[GradientRatio, Tag("(rule)")],
+    Discriminator(_kind_of_alpha),
+]
+
+
 class VdepSettings(Frozen):
     """The objective and the schedule of stage 1 (paper, sections 3.2 and 3.3). What the paper leaves open has a field, and
     docs/decisions.md says why each default is what it is."""
 
-    alpha: Annotated[float, Field(ge=0)] = 0.001
-    """Weight of the image loss (Eq. 10)."""
+    alpha: Alpha = 0.001
+    """Weight of the image loss (Eq. 10): a number, or ``{rule: gradient_ratio, rho: ...}``, which follows the gradients."""
     ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the samples that an epoch trains once more, in VDEP mode (Tables 5 and 6)."""
-    loss: Literal["l2", "sigmoid_l2", "inverse_l2"] = "l2"
-    """Form of the image loss (Tables 8 to 10)."""
+    loss: Literal["l2", "sigmoid_l2", "inverse_l2", "cosine", "smooth_l1", "info_nce"] = "l2"
+    """The image loss: the forms of Tables 8 to 10; or of the field (docs/method.md)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Of ``info_nce``."""
+    target: Literal["own", "other_image", "shuffled", "random", "oracle"] = "own"
+    """What states are compared with: X of the same picture; a placebo, which is X of another picture, X with its positions
+    permuted, or one random sequence for all; or the data's ``oracle`` words (docs/method.md)."""
     schedule: Literal["interleaved", "fused"] = "interleaved"
     """Both modes one after the other, as in the paper; or both losses of a sample in one pass, the same gradient."""
     position: Literal["same", "next"] = "same"
@@ -249,8 +291,21 @@ class StageSettings(Frozen):
 
 def contradictions(vdep: VdepSettings, stage: StageSettings) -> Iterator[str]:
     """What cannot be meant together, a sentence each."""
-    if vdep.alpha > 1 and vdep.positions == "mean":
+    if isinstance(vdep.alpha, GradientRatio):
+        if vdep.mixing == "steps":
+            yield "vdep.alpha: gradient_ratio compares both losses of one step, and with mixing: steps none has both"
+        if vdep.alpha.min > vdep.alpha.max:
+            yield f"vdep.alpha.min: should not be above max (given: {vdep.alpha.min}, max: {vdep.alpha.max})"
+    elif vdep.alpha > 1 and vdep.positions == "mean":
         yield f"vdep.alpha: should be less than or equal to 1, or positions be summed (given: {vdep.alpha})"
+    if vdep.target != "own" and not vdep.detach_target:
+        yield f"vdep.detach_target: only a picture's own X can be trained through; target: {vdep.target} is detached"
+    if vdep.target == "oracle" and vdep.loss == "info_nce":
+        yield "vdep.loss: info_nce tells the targets of a picture's positions apart, and with target: oracle they are the same"
+    without = {"distance": ("squared", {"cosine", "smooth_l1", "info_nce"}), "reduction": ("mean", {"cosine", "info_nce"})}
+    for name, (default, losses) in without.items():
+        if vdep.loss in losses and getattr(vdep, name) != default:
+            yield f"vdep.{name}: {getattr(vdep, name)} has no part in loss: {vdep.loss}; leave it at {default}"
     if vdep.form == "group" and stage.group_size is None:
         yield "vdep.form: group needs normalization: {micro_batch: n}, which says what a group is"
     if stage.grouping != "none":

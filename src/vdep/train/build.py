@@ -12,7 +12,8 @@ from ..model.kernels import use_kernels
 from ..model.llava import DTYPES, build_model, drop_unused_layers, projector, set_dropout
 from ..model.task import AlignmentTask
 from ..run.job import Job
-from .engine import deepspeed_config
+from ..study.settings import GradientRatio
+from .engine import partitions_weights
 
 PROJECTOR_FILE = "projector.safetensors"
 AUTO_IMAGE_FILE = "auto_image.safetensors"
@@ -39,7 +40,7 @@ def build_task(job: Job) -> AlignmentTask:
     if recipe.stage == "finetune":
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
-    task = AlignmentTask(model, recipe.vdep)
+    task = AlignmentTask(model, recipe.vdep, recipe.settings.seed)
     if job.execution.engine == "ddp":
         # DDP keeps no master copy: what is trained is float32, and autocast computes in bf16
         for parameter in task.parameters():
@@ -49,21 +50,19 @@ def build_task(job: Job) -> AlignmentTask:
         model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     if job.execution.packing:
         model.model.language_model.set_attn_implementation(packed.NAME)
-    if job.execution.kernels == "compile" and _partitions_weights(job):
+    partitioned = partitions_weights(job.execution.engine, job.deepspeed, recipe.settings)
+    if partitioned and recipe.vdep is not None and isinstance(recipe.vdep.alpha, GradientRatio):
+        raise ConfigError(
+            f"vdep.alpha: gradient_ratio measures gradients on the whole projector, and under {job.execution.engine} a rank "
+            "has a part of it. Take ddp or zero2 (execution.pretrain.engine)"
+        )
+    if job.execution.kernels == "compile" and partitioned:
         raise ConfigError(
             f"kernels: compile is not for {job.execution.engine}, which gathers the weights of each module when it is called: "
             "nothing between two of them can be fused. Take zero2 or ddp, or kernels: liger"
         )
     use_kernels(model.model.language_model, job.execution.kernels)
     return task
-
-
-def _partitions_weights(job: Job) -> bool:
-    engine = job.execution.engine
-    if engine == "ddp":
-        return False
-    config = deepspeed_config(engine, job.deepspeed, job.recipe.settings, job.micro_batch)
-    return int(config["zero_optimization"]["stage"]) == 3
 
 
 def build_plan(job: Job, data: PreparedData) -> BatchPlan:

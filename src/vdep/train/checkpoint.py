@@ -36,14 +36,19 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 
 
-def save_checkpoint(folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int, alpha: dict[str, float] | None = None
+) -> Path:
     """Write ``step-<step>`` after ``step`` optimizer steps, and remove all but the ``keep`` newest. All ranks together.
+
+    Args:
+        alpha: the state of its rule, which the manifest keeps.
 
     Raises:
         CheckpointError: where it cannot be written; those before it are as they were.
     """
     try:
-        return _save(folder, engine, step, identity, keep)
+        return _save(folder, engine, step, {**identity, **({"alpha": alpha} if alpha else {})}, keep)
     except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written to {folder}: {error}. The last one is intact: "
@@ -51,7 +56,7 @@ def save_checkpoint(folder: Path, engine: Engine, step: int, identity: dict[str,
         ) from error
 
 
-def _save(folder: Path, engine: Engine, step: int, identity: dict[str, Any], keep: int) -> Path:
+def _save(folder: Path, engine: Engine, step: int, said: dict[str, Any], keep: int) -> Path:
     target = folder / f"step-{step:08d}"
     aside = folder / f".{target.name}.tmp"
     if engine.rank == 0:
@@ -71,7 +76,7 @@ def _save(folder: Path, engine: Engine, step: int, identity: dict[str, Any], kee
     if problem := gap(parameters, files):
         raise CheckpointError(f"the ranks do not hold each parameter once: {problem}. The last checkpoint is intact.")
     if engine.rank == 0:
-        manifest = {"format": FORMAT, "step": step, **identity, "parameters": parameters, "files": files}
+        manifest = {"format": FORMAT, "step": step, **said, "parameters": parameters, "files": files}
         write_json(aside / "checkpoint.json", manifest)
         if target.exists():
             shutil.rmtree(target)

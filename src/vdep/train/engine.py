@@ -44,6 +44,11 @@ def deepspeed_config(name: str, folder: Path, settings: StageSettings, micro_bat
     return config
 
 
+def partitions_weights(name: str, folder: Path, settings: StageSettings) -> bool:
+    """Whether an engine has each rank hold a part of every weight, gathered when a module is called (ZeRO-3)."""
+    return name != "ddp" and int(deepspeed_config(name, folder, settings, 1)["zero_optimization"]["stage"]) == 3
+
+
 class Engine:
     """One rank's side of the training of a task.
 
@@ -65,6 +70,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.uses_deepspeed = engine != "ddp"
+        self.partitions_weights = partitions_weights(engine, deepspeed_folder, settings)
         plugin = None
         if self.uses_deepspeed:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(engine, deepspeed_folder, settings, micro_batch))

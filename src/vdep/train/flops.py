@@ -51,6 +51,8 @@ class StepFlops:
         self.per_token_pair = 3 * 2 * text.num_hidden_layers * width
         first, second = model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2
         self.per_image_token = 4 * _elements(first.weight) + 6 * _elements(second.weight)
+        # without a gradient
+        self.per_partner_token = 2 * _elements(first.weight) + 2 * _elements(second.weight)
         self.image_tokens = config.image_seq_length
         tower, layer = model.model.vision_tower, config.vision_feature_layer
         layers = layer if layer >= 0 else len(tower.encoder.layers) + 1 + layer
@@ -67,6 +69,7 @@ class StepFlops:
             + self.per_token_pair * (tokens**2).sum()
             + self.per_supervised * int(step.text_tokens.sum())
             + int(step.images.sum()) * (self.per_image + self.per_image_token * self.image_tokens)
+            + step.partners * (self.per_image + self.per_partner_token * self.image_tokens)
         )
 
 

@@ -114,7 +114,7 @@ def peak_memory() -> int:
 class NullLogs:
     """What the other ranks tell: nothing."""
 
-    def add(self, row: dict[str, Any], work: Work, gradient_ratio: float | None) -> None: ...
+    def add(self, row: dict[str, Any], work: Work, probed: dict[str, float]) -> None: ...
 
     def validated(self, steps: int, text_loss: float, tokens: int) -> None: ...
 
@@ -146,16 +146,14 @@ class TrainingLogs(NullLogs):
         self.throughput = Throughput(first_step, steps, peak)
         self.wandb = start_wandb(run, project) if project else None
 
-    def add(self, row: dict[str, Any], work: Work, gradient_ratio: float | None) -> None:
-        """One step. ``gradient_ratio`` is known at some steps only, which are always reported."""
+    def add(self, row: dict[str, Any], work: Work, probed: dict[str, float]) -> None:
+        """One step. What was ``probed`` of its gradients is known at some steps only, which are always reported."""
         step = row["step"]
         self.losses.write(row)
         self.throughput.add(work)
-        if step % self.every and step + 1 != self.steps and gradient_ratio is None:
+        if step % self.every and step + 1 != self.steps and not probed:
             return
-        row = row | self.throughput.look(step)
-        if gradient_ratio is not None:
-            row["gradient_ratio"] = gradient_ratio
+        row = row | self.throughput.look(step) | probed
         self.metrics.write(row)
         for key, value in row.items():
             if isinstance(value, int | float) and key != "step":
@@ -215,6 +213,10 @@ def progress_line(row: dict[str, Any], steps: int) -> str:
     parts.append(f"grad {row['gradient_norm']:.3g}")
     if "gradient_ratio" in row:
         parts.append(f"image/text gradient {row['gradient_ratio']:.2g}")
+    if "gradient_cosine" in row:
+        parts.append(f"cos {row['gradient_cosine']:.2f}")
+    if "alpha" in row:
+        parts.append(f"alpha {row['alpha']:.3g}")
     if "projector_norm" in row:
         parts.append(f"|X| {row['projector_norm']:.2f} var {row['projector_variance']:.3g} cos {row['projector_cosine']:.2f}")
     parts += [f"lr {row['learning_rate']:.2e}", f"{row['samples_per_second']:.1f} samples/s"]

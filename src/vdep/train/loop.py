@@ -27,6 +27,7 @@ from ..files import exclusive_lock, write_json
 from ..model.task import Report
 from ..run.heartbeat import SLOWER, Heartbeat
 from ..run.job import RESUME_EXIT_CODE, Job
+from .alpha import AlphaRule
 from .build import build_plan, build_task
 from .checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from .engine import Engine
@@ -35,7 +36,7 @@ from .flops import StepFlops, peak_flops
 from .health import Health
 from .logs import NullLogs, TrainingLogs, Work
 from .out_of_memory import MicroBatchTooLargeError, guard, memory_for, note_smaller_micro_batch, smallest_micro_batch
-from .probe import gradient_ratio
+from .probe import Gradients, measure
 from .schedule import learning_rate
 from .validation import Validation
 
@@ -83,8 +84,9 @@ def train(job: Job) -> int:
 
 def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop: list[bool], heart: Heartbeat) -> int:
     settings, vdep, execution = job.recipe.settings, job.recipe.vdep, job.execution
+    alpha = AlphaRule(vdep.alpha if vdep is not None else 0.0)
     with guard(heart, "reading the last checkpoint"):
-        first_step = resume(job, engine)
+        first_step = resume(job, engine, alpha)
     if first_step == 0 and micro_batch == job.configured_micro_batch:
         with guard(heart, "rehearsing the last save"):
             rehearse_final(job, engine)
@@ -98,7 +100,7 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
     validation = Validation(job, engine, transform, micro_batch, heart, logs)
     validation.after(first_step)
     # where steps alternate, none has both losses
-    probed = execution.probe_every and vdep is not None and vdep.mixing == "batch" and not engine.uses_deepspeed
+    probed = execution.probe_every and vdep is not None and vdep.mixing == "batch" and not engine.partitions_weights
     engine.task.train()
     for number in range(first_step, plan.steps):
         done, is_last = number + 1, number + 1 == plan.steps
@@ -106,22 +108,27 @@ def _train(job: Job, data: PreparedData, engine: Engine, micro_batch: int, stop:
             waited = -time.monotonic()
             step, batches = next(stream)
             waited += time.monotonic()
-            seed, ratio = step_seed(settings.seed, number, engine.rank), None
-            if probed and number % execution.probe_every == 0:
+            seed, found = step_seed(settings.seed, number, engine.rank), None
+            if alpha.due(number) or (probed and number % execution.probe_every == 0):
                 torch.manual_seed(seed)
-                ratio = gradient_ratio(engine, batches)
+                found = measure(engine, batches)
+                if alpha.due(number):
+                    alpha.note(found)
+            engine.task.alpha = alpha.value
             torch.manual_seed(seed)
             rate = learning_rate(number, plan.steps, settings)
             reports, norm = engine.step(batches, rate)
             totals = sum_reports(engine, reports, stop[0])
         row = step_row(step, totals, norm, rate)
+        if alpha.rule is not None:
+            row["alpha"] = alpha.value
         health.check(row, step.batch)
-        logs.add(row, Work(len(step.batch), int(step.lengths.sum()), flops(step), waited), ratio)
+        logs.add(row, Work(len(step.batch), int(step.lengths.sum()), flops(step), waited), probed_row(found, alpha.value))
         stops = totals["stop"] > 0 and not is_last
         if stops or (done % execution.save_every == 0 and not is_last):
             logs.sync()
             with guard(heart, f"saving step {done}"):
-                save_checkpoint(job.checkpoints, engine, done, job.identity, execution.keep)
+                save_checkpoint(job.checkpoints, engine, done, job.identity, execution.keep, alpha.state)
         if stops:
             log.info("asked to stop: saved after step %d; start again to go on", done)
             if engine.rank == 0:
@@ -150,13 +157,14 @@ def asked_to_stop() -> Iterator[list[bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def resume(job: Job, engine: Engine) -> int:
+def resume(job: Job, engine: Engine, alpha: AlphaRule) -> int:
     """Load the newest intact checkpoint, if there is one; returns the step to start at."""
     found = newest_checkpoint(job.checkpoints, job.identity, engine)
     if found is None:
         return 0
     folder, manifest = found
     load_checkpoint(folder, manifest, engine)
+    alpha.restore(manifest.get("alpha"))
     log.info("resumed after step %d from %s", manifest["step"], folder.name)
     return int(manifest["step"])
 
@@ -184,6 +192,14 @@ def sum_reports(engine: Engine, reports: list[Report], stop: bool) -> dict[str, 
     mine[-1] = float(stop)
     totals = engine.sum_over_ranks(mine.to(engine.device)).tolist()
     return dict(zip((*Report._fields, "stop"), totals, strict=True))
+
+
+def probed_row(found: Gradients | None, alpha: float) -> dict[str, float]:
+    """What the log says of gradients that were measured."""
+    if found is None:
+        return {}
+    values = {"gradient_ratio": found.ratio(alpha), "gradient_cosine": found.cosine}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def step_row(step: Step, totals: dict[str, float], norm: float, rate: float) -> dict[str, Any]:
