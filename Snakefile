@@ -11,6 +11,7 @@ configfile: f"{workflow.basedir}/config/models.yaml"
 configfile: f"{workflow.basedir}/config/variants.yaml"
 configfile: f"{workflow.basedir}/config/benchmarks.yaml"
 configfile: f"{workflow.basedir}/config/protocols.yaml"
+configfile: f"{workflow.basedir}/config/verdicts.yaml"
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 
@@ -22,6 +23,7 @@ include: "rules/evaluate.smk"
 include: "rules/submission.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/evidence.smk"
 
 
 rule all:

@@ -1,6 +1,7 @@
 # The configuration, the constraints on names, and what is checked before the first job. No rules here: what is needed for what
 # is worked out in src/vdep/study/plan.py.
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from snakemake.exceptions import WorkflowError
 from vdep.assets.lock import check_downloads
 from vdep.errors import UserError
 from vdep.evaluation import grades
+from vdep.report.finished import finished
 from vdep.run import driver
+from vdep.study.evidence import TABLES, comparable, comparison_definition
 from vdep.study.plan import Plan
 from vdep.study.recipe import canonical_json
 from vdep.study.study import Run
@@ -50,7 +53,7 @@ wildcard_constraints:
     losses=either_of(STUDY.loss_figures),
     # a name alone, or a table or a figure that no rule makes, or in another place than `results`
     mistyped=f"[^/.]+|(?!{re.escape(RESULTS)}/(tables|figures)/)(.*/)?(tables|figures)/[^/]+|"
-    f"{re.escape(RESULTS)}/(tables|figures)/(?!({either_of(PLAN.shown)})\\.).*",
+    f"{re.escape(RESULTS)}/(tables|figures)/(?!({either_of([*PLAN.shown, *TABLES])})\\.).*",
 
 
 def refuse(message):

@@ -24,7 +24,7 @@ from vdep.study.recipe import canonical_json
 from vdep.study.schema import schema_text
 from vdep.study.study import Study, apply_lock, deep_merge
 
-FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")
+FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "verdicts", "config")
 
 
 def paper_config(*overlays: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from pydantic import ValidationError
 
 from ..errors import ConfigError
 from .evaluation import SCORER_PARTS, SUBMISSION
-from .messages import describe_validation_error
+from .evidence import missing_evidence
+from .messages import describe_validation_error, missing
 from .settings import STAGES
 from .study import Study
 
@@ -46,6 +46,9 @@ def load_study(config: Mapping[str, Any]) -> Study:
     for name, figure in study.loss_figures.items():
         if drawn := [variant for variant in figure.variants if study.imported(variant)]:
             raise ConfigError(f"loss_figures.{name}: {drawn[0]} is imported, and has no losses to draw")
+    for name, claim in study.claims.items():
+        if imported := [variant for variant in study.arms_of(claim).variants if study.imported(variant)]:
+            raise ConfigError(f"verdicts.claims.{name}: {imported[0]} is imported, and has no seeds to be compared over")
     return study
 
 
@@ -64,13 +67,6 @@ def circles(kind: str, below: Mapping[str, Collection[str]]) -> Iterator[str]:
     for name in below:
         if name not in done:
             yield from walk((name,))
-
-
-def missing(name: str, kind: str, known: Collection[str], where: str) -> Iterator[str]:
-    if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        yield f"{where}: there is no {kind} named {name!r} ({hint}known: {', '.join(sorted(known)) or 'none'})"
 
 
 def repeated(names: Sequence[str | int], where: str) -> Iterator[str]:
@@ -158,6 +154,7 @@ def missing_references(study: Study) -> Iterator[str]:
             yield from missing(name, "table", study.tables, f"targets.{key}.tables")
         for name in target.figures:
             yield from missing(name, "figure", {*study.figures, *study.loss_figures}, f"targets.{key}.figures")
+    yield from missing_evidence(study)
     for stage in STAGES:
         how = getattr(study.execution, stage)
         if study.execution.device == "cuda" and how.processes > how.gpus:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -45,6 +45,13 @@ def describe_validation_error(error: ValidationError) -> str:
             message = "keys should be words; is there a comma in a number?"
         lines.append(f"{key}: {message}{shown}" if key else message)
     return "; ".join(lines)
+
+
+def missing(name: str, kind: str, known: Collection[str], where: str) -> Iterator[str]:
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        yield f"{where}: there is no {kind} named {name!r} ({hint}known: {', '.join(sorted(known)) or 'none'})"
 
 
 def _every_key() -> set[str]:

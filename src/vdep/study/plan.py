@@ -12,6 +12,7 @@ import yaml
 
 from ..errors import ConfigError
 from .check import load_study, missing_files
+from .evidence import needed
 from .recipe import PreparationRecipe, canonical_json
 from .settings import STAGES, Stage
 from .study import IMPORTED, Run, Study, apply_lock
@@ -141,7 +142,20 @@ class Plan:
                 runs += study.runs(study.tables[key])
             for key in target.figures:
                 runs += study.sides(key) if key in study.figures else study.runs(study.loss_figures[key])
+            runs += study.claimed_runs(target)
         return list(dict.fromkeys(runs))
+
+    def asked(self, targets: Iterable[str]) -> list[tuple[Run, str]]:
+        """(run, benchmark) of the scores that targets, or tables by their files, need."""
+        scores = []
+        for name in targets:
+            if name in self.study.targets:
+                for target in self.members(name):
+                    scores += [score for table in target.tables for score in self.evaluations[table]]
+                    scores += needed(self.study, target.verdicts)
+            elif (path := Path(name)).parent == Path(self.results) / "tables":
+                scores += self.evaluations.get(path.stem, [])
+        return list(dict.fromkeys(scores))
 
     def target(self, name: str) -> list[str]:
         """The files of a target; with ``only_stage`` those that the stage writes last."""
@@ -156,6 +170,8 @@ class Plan:
             for key in target.figures:
                 if study.sides(key) if key in study.figures else study.rows(study.loss_figures[key]):
                     files += [f"{self.results}/figures/{key}.{ending}" for ending in ("png", "csv")]
+            if self.study.claimed_runs(target):
+                files += [f"{self.results}/tables/{name}" for name in ("comparison.json", "verdicts.md")]
         return list(dict.fromkeys(files))
 
     @property

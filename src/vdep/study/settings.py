@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -69,6 +70,14 @@ class Frozen(BaseModel):
 def _kinds(model: type[BaseModel]) -> dict[str, set[type]]:
     """Of the fields of a model: whether they hold truth values or numbers."""
     return {name: _parts(field.annotation) & {bool, int, float} for name, field in model.model_fields.items()}
+
+
+def _present(value: Any) -> Any:
+    """Without what an overlay took away by saying null."""
+    return {key: entry for key, entry in value.items() if entry is not None} if isinstance(value, Mapping) else value
+
+
+Removable = BeforeValidator(_present)
 
 
 # ---------------------------------------------------------------------------------------------------------------- assets

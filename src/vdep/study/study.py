@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from ..errors import ConfigError
 from .evaluation import SUBMISSION, Benchmark, ChosenJudge, EvaluationSettings
@@ -22,6 +22,7 @@ from .settings import (
     Frozen,
     Model,
     Name,
+    Removable,
     Stage,
     StageOverride,
     StageSettings,
@@ -31,6 +32,7 @@ from .settings import (
     contradictions,
 )
 from .tables import Arms, AttentionFigure, Column, LossFigure, Protocol, Table, Target
+from .verdicts import Claim, Comparison, Rules
 
 IMPORTED = "imported"
 """Stands for a seed where others trained the checkpoint."""
@@ -42,14 +44,6 @@ class Run(NamedTuple):
     model: str
     variant: str
     seed: str
-
-
-def _present(value: Any) -> Any:
-    """Without what an overlay took away by saying null."""
-    return {key: entry for key, entry in value.items() if entry is not None} if isinstance(value, Mapping) else value
-
-
-Removable = BeforeValidator(_present)
 
 
 def _folder(value: str) -> str:
@@ -100,6 +94,10 @@ class Study(Frozen):
     """Losses of checkpoints."""
     targets: Annotated[dict[Name, Target], Removable] = Field(default_factory=dict)
     """What is built by which name."""
+    comparison: Comparison | None = None
+    """What is compared with what, question by question."""
+    verdicts: Rules | None = None
+    """By which rules a difference becomes a verdict."""
     only_model: Name | None = None
     """Leave every other model out: ``--config only_model=tinyllava-3b``."""
     only_stage: Stage | None = None
@@ -137,7 +135,19 @@ class Study(Frozen):
         """Of every table and every figure."""
         arms = (*self.tables.values(), *self.loss_figures.values())
         runs = [run for each in arms for run in self.runs(each)] + [run for name in self.figures for run in self.sides(name)]
+        runs += [run for target in self.targets.values() for run in self.claimed_runs(target)]
         return list(dict.fromkeys(runs))
+
+    def arms_of(self, claim: Claim) -> Arms:
+        return Arms(models=claim.models, variants=tuple(dict.fromkeys(v for pair in claim.pairs for v in pair.variants)))
+
+    def claimed_runs(self, target: Target) -> list[Run]:
+        """Those that the claims of a target are about."""
+        return [run for name in target.verdicts for run in self.runs(self.arms_of(self.claims[name]))]
+
+    @property
+    def claims(self) -> dict[str, Claim]:
+        return self.verdicts.claims if self.verdicts else {}
 
     # -- resolution
 

@@ -18,6 +18,8 @@ class Column(Frozen):
     part: str = "score"
     mean_of: tuple[Name, ...] = ()
     sum_of: tuple[Name, ...] = ()
+    maximum: Annotated[float, Field(gt=0)] = 100.0
+    """The highest possible number, by which endpoints put columns on one scale."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Column:
@@ -116,3 +118,5 @@ class Target(Frozen):
     """Of ``tables``."""
     figures: tuple[Name, ...] = ()
     """Of ``figures`` and ``loss_figures``."""
+    verdicts: tuple[Name, ...] = ()
+    """Claims (``verdicts.claims``) whose arms are evaluated on everything that they are judged by, and the comparison."""

@@ -1,0 +1,220 @@
+"""Two arms side by side: the paired difference on the same questions, column by column and pooled.
+
+What is finished is compared, and what is missing is named. All seeds that both arms have count; of one seed there is an
+interval over questions, labelled as such, and no rule judges it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..artifacts import Scores
+from ..files import sha256
+from ..study.tables import Column
+from .evidence import OVER_SEEDS, TWO_CHECKPOINTS, Comparison, Definition, Difference, PublishedChange, SeedPair
+from .inference import cluster_interval, cluster_variance, crossed_interval, holm, t_interval
+from .paired import (
+    Answered,
+    Influence,
+    Measured,
+    check_pair,
+    column_of,
+    difference,
+    endpoint_of,
+    gained_and_lost,
+    read_answered,
+)
+from .results import Key, Published
+from .verdicts import judge
+
+
+class Answers:
+    """The evaluations at hand, each read once."""
+
+    def __init__(self, files: Mapping[Key, Path], columns: Mapping[str, Column], level: float = 0.05) -> None:
+        self.files, self.columns, self.level = files, columns, level
+        self._parts: dict[str, list[str]] = {}
+        for column in columns.values():
+            if column.benchmark is not None:
+                self._parts.setdefault(column.benchmark, []).append(column.part)
+        self._read: dict[Key, Answered] = {}
+
+    def benchmarks(self, name: str) -> list[str]:
+        """Those that a column is computed from."""
+        column = self.columns[name]
+        parts = (b for part in (*column.mean_of, *column.sum_of) for b in self.benchmarks(part))
+        return [column.benchmark] if column.benchmark else list(dict.fromkeys(parts))
+
+    def seeds(self, model: str, variants: Sequence[str], benchmarks: Sequence[str]) -> list[str]:
+        """Seeds at which every variant was evaluated on every benchmark."""
+        known = dict.fromkeys(seed for m, v, seed, _ in self.files if m == model and v in variants)
+        return [s for s in known if all((model, v, s, b) in self.files for v in variants for b in benchmarks)]
+
+    def read(self, key: Key) -> Answered:
+        if key not in self._read:
+            self._read[key] = read_answered(self.files[key], self._parts[key[3]])
+        return self._read[key]
+
+    def forget(self, model: str) -> None:
+        """At full size the answers of one model's arms are a gigabyte."""
+        self._read = {key: answered for key, answered in self._read.items() if key[0] != model}
+
+
+def build_comparison(
+    definition: Definition, files: Mapping[Key, Path], published: Sequence[Published], left_out: Sequence[str] = ()
+) -> Comparison:
+    """Every pair of the definition in every column and endpoint that its evaluations allow.
+
+    Args:
+        left_out: what is known of scores that are not among ``files``, to be said with what is missing.
+
+    Raises:
+        ReportError: where two evaluations are not of the same questions, or samples do not yield their score.
+    """
+    answers = Answers(files, definition.columns, definition.level)
+    differences: list[Difference] = []
+    missing = list(left_out)
+    for model in dict.fromkeys(model for model, *_ in definition.pairs):
+        for pair in (pair for pair in definition.pairs if pair[0] == model):
+            found = [d for quantity in _quantities(definition) if (d := _difference(pair, quantity, answers, published))]
+            family = [d for d in found if d.quantity in definition.family]
+            adjusted = dict(zip((d.quantity for d in family), holm([d.p for d in family]), strict=True))
+            differences += [d.model_copy(update={"p_adjusted": adjusted.get(d.quantity)}) for d in found]
+            absent = [definition.columns[name].label for name in definition.family if name not in adjusted]
+            if absent:
+                where = ", ".join(absent) if found else "any benchmark"
+                missing.append(f"{model}, {pair[1]} against {pair[2]}: not both evaluated at one seed on {where}")
+        answers.forget(model)
+    verdicts = judge(definition, differences)
+    return Comparison(definition=definition, differences=tuple(differences), verdicts=tuple(verdicts), missing=tuple(missing))
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a run: a column, or an endpoint on the scale from 0 to 100."""
+
+    name: str
+    label: str
+    maximum: float
+    columns: tuple[str, ...]
+    pooled: bool
+
+    def of(self, answered: Mapping[str, Answered], columns: Mapping[str, Column]) -> Measured:
+        return endpoint_of(answered, self.columns, columns) if self.pooled else column_of(answered, self.name, columns)
+
+
+def _quantities(definition: Definition) -> list[Quantity]:
+    """First the columns that are compared, then those that only endpoints need, then the endpoints."""
+    names = dict.fromkeys((*definition.family, *(c for e in definition.endpoints.values() for c in e.columns)))
+    columns = [(name, definition.columns[name]) for name in names]
+    return [
+        *(Quantity(name, column.label, column.maximum, (name,), False) for name, column in columns),
+        *(Quantity(name, e.label, 100.0, e.columns, True) for name, e in definition.endpoints.items()),
+    ]
+
+
+def _difference(
+    pair: tuple[str, str, str], quantity: Quantity, answers: Answers, published: Sequence[Published]
+) -> Difference | None:
+    """None where the arms have no seed in common with everything that the quantity is computed from."""
+    model, *variants = pair
+    benchmarks = list(dict.fromkeys(b for column in quantity.columns for b in answers.benchmarks(column)))
+    by_seed, paired, gained, lost, questions = [], [], 0, 0, 0
+    for seed in answers.seeds(model, variants, benchmarks):
+        arms = [{b: answers.read((model, variant, seed, b)) for b in benchmarks} for variant in variants]
+        for benchmark in benchmarks:
+            check_pair(arms[0][benchmark], arms[1][benchmark])
+            more, fewer = gained_and_lost(arms[0][benchmark], arms[1][benchmark])
+            gained, lost, questions = gained + more, lost + fewer, questions + len(arms[0][benchmark].points)
+        numbers = [quantity.of(arm, answers.columns) for arm in arms]
+        by_seed.append(SeedPair(seed=seed, treatment=numbers[0].value, reference=numbers[1].value))
+        paired.append(difference(*numbers).influence)
+    if not by_seed:
+        return None
+    n = len(by_seed)
+    differences = [seed.difference for seed in by_seed]
+    strata = [_by_seed(source, paired) for source in paired[0]]
+    variances = [cluster_variance([table[i] for table in strata]).variance for i in range(n)]
+    level = answers.level
+    if n > 1:
+        interval, crossed = t_interval(differences, level), crossed_interval(differences, strata, level)
+    else:
+        interval, crossed = cluster_interval(differences[0], [table[0] for table in strata], level), None
+    return Difference(
+        model=model,
+        treatment=variants[0],
+        reference=variants[1],
+        quantity=quantity.name,
+        pooled=quantity.pooled,
+        label=quantity.label,
+        maximum=quantity.maximum,
+        by_seed=tuple(by_seed),
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        basis=OVER_SEEDS if n > 1 else TWO_CHECKPOINTS,
+        # a test over the questions of two checkpoints is none of the ways in which they were trained
+        p=interval.p if n > 1 else None,
+        crossed_low=crossed and crossed.low,
+        crossed_high=crossed and crossed.high,
+        questions=questions // n,
+        clusters=sum(table.shape[1] for table in strata),
+        gained=gained / n,
+        lost=lost / n,
+        question_error=math.sqrt(fmean(variances)),
+        published=None if quantity.pooled else published_change(pair, quantity.name, published),
+    )
+
+
+def _by_seed(source: str, paired: Sequence[Influence]) -> np.ndarray:
+    """(seeds, clusters): what each cluster of a source contributes to the difference of each seed."""
+    return pd.concat([influence[source] for influence in paired], axis=1).to_numpy().T
+
+
+def published_change(pair: tuple[str, str, str], column: str, published: Sequence[Published]) -> PublishedChange | None:
+    """Of two numbers in one table of the paper, or else of the first of each."""
+    model, treatment, reference = pair
+    cells = [p for p in published if p.model == model and p.column == column and not p.of_others]
+    after, before = ([p for p in cells if p.run == run] for run in (treatment, reference))
+    both = [(a, b) for a in after for b in before]
+    if not both:
+        return None
+    a, b = next(((a, b) for a, b in both if a.table == b.table), both[0])
+    tables = tuple(dict.fromkeys((a.table, b.table)))
+    return PublishedChange(treatment=a.printed, reference=b.printed, change=float(a.value - b.value), tables=tables)
+
+
+def provenance(comparison: Comparison, files: Mapping[Key, Path]) -> dict[str, Any]:
+    """The rules, and every file that a number comes from, with the weights behind it."""
+    definition = comparison.definition
+    used = {
+        key: path
+        for key, path in files.items()
+        if any(key[0] == d.model and key[1] in d.pair and key[2] in {s.seed for s in d.by_seed} for d in comparison.differences)
+    }
+    return {
+        "verdicts": {"file_sha256": definition.rules_file_sha256, "rules_sha256": definition.rules_sha256},
+        "results": {str(path): {"key": list(key), **_origin(path)} for key, path in sorted(used.items())},
+    }
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    scores = Scores.read(path)
+    return {
+        "sha256": sha256(path),
+        "samples": scores.samples.model_dump(),
+        "evaluation_recipe": scores.digest,
+        "finetune_recipe": scores.checkpoint.recipe,
+        "pretrain_recipe": scores.checkpoint.initial_recipe,
+        "weights": scores.checkpoint.weights,
+        "versions": scores.checkpoint.versions | {"lmms_eval": scores.lmms_eval},
+        "judge": scores.judge,
+    }

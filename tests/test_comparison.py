@@ -1,0 +1,376 @@
+"""Pairs of arms question by question, from files of scores and samples to a verdict."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import world
+from evidence_world import MODEL, columns, questions_of, simulated, write_evaluation
+from scipy import stats
+from test_recipe import changed, paper_config
+
+from vdep.errors import ConfigError, ReportError
+from vdep.evaluation.scores import Scored
+from vdep.report import comparison_text as text
+from vdep.report.comparison import build_comparison, provenance
+from vdep.report.evidence import Comparison, Definition, Difference
+from vdep.report.results import read_published
+from vdep.report.verdicts import decide, judge
+from vdep.study.check import load_study
+from vdep.study.evidence import comparable, compared, comparison_definition, needed
+from vdep.study.plan import Plan
+from vdep.study.recipe import canonical_json
+from vdep.study.tables import Column
+from vdep.study.verdicts import Rules
+
+STUDY = load_study(paper_config())
+PUBLISHED = read_published(world.ROOT / "config" / "published.csv")
+BENCHMARKS = ("gqa", "pope", "ai2d")
+
+
+def rules(**changes: Any) -> Rules:
+    claim = {"says": "It helps.", "models": [MODEL], "pairs": [{"treatment": "vdep", "reference": "baseline"}]}
+    return Rules.model_validate(
+        {
+            "endpoints": {"all": {"label": "mean", "columns": BENCHMARKS}},
+            "claims": {
+                "helps": {**claim, "endpoints": ["all"]},
+                "everywhere": {**claim, "endpoints": ["all"], "each": True},
+            },
+            "assumed": {"seed_spread": 0.4, "seed_correlation": 0.3, "disagreement": 0.15},
+        }
+        | changes
+    )
+
+
+def define(**changes: Any) -> Definition:
+    return Definition.model_validate(
+        {
+            "pairs": [(MODEL, "vdep", "baseline")],
+            "family": BENCHMARKS,
+            "columns": columns(BENCHMARKS),
+            "rules": rules(),
+            "rules_sha256": "0" * 64,
+        }
+        | changes
+    )
+
+
+def study_of(tmp_path: Path, seeds: int, effect: float = 0.05, seed: int = 0, **kwargs: Any) -> Comparison:
+    rng = np.random.default_rng(seed)
+    files = simulated(tmp_path, {"baseline": 0.0, "vdep": effect}, range(seeds), BENCHMARKS, rng, **kwargs)
+    return build_comparison(define(), files, PUBLISHED)
+
+
+def rows_of(path: Path) -> list[float]:
+    from vdep.evaluation.samples import read_samples
+
+    return [row["points"] for row in read_samples(path.with_suffix(".samples.jsonl.gz")) if row["pass"] == "seen"]
+
+
+def test_over_seeds_the_difference_is_that_of_the_seeds_means_and_its_test_is_scipys(tmp_path: Path) -> None:
+    comparison = study_of(tmp_path, 4)
+    for name in BENCHMARKS:
+        found = comparison.of((MODEL, "vdep", "baseline"), name)
+        assert found is not None
+        by_arm = {
+            arm: [100 * np.mean(rows_of(tmp_path / arm / f"seed-{s}" / f"{name}.json")) for s in range(4)]
+            for arm in ("vdep", "baseline")
+        }
+        test = stats.ttest_rel(by_arm["vdep"], by_arm["baseline"])
+        assert found.difference == pytest.approx(np.mean(by_arm["vdep"]) - np.mean(by_arm["baseline"]))
+        assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+        assert found.p == pytest.approx(test.pvalue)
+        assert found.basis == "over seeds"
+        assert found.p_adjusted is not None
+        assert found.p_adjusted >= found.p
+    pooled = comparison.of((MODEL, "vdep", "baseline"), "all")
+    assert pooled is not None
+    singles = [comparison.of((MODEL, "vdep", "baseline"), name) for name in BENCHMARKS]
+    assert pooled.difference == pytest.approx(np.mean([d.difference for d in singles if d]))
+    assert pooled.p_adjusted is None, "the pooled difference is no member of the family"
+
+
+def test_two_checkpoints_are_told_as_such_and_get_no_test_and_no_verdict(tmp_path: Path) -> None:
+    comparison = study_of(tmp_path, 1, effect=0.2)
+    assert {d.basis for d in comparison.differences} == {"two checkpoints, no training noise"}
+    assert all(d.p is None and d.p_adjusted is None and d.low < d.difference < d.high for d in comparison.differences)
+    assert [v.verdict for v in comparison.verdicts] == ["cannot tell", "cannot tell"], "however large the difference"
+    assert "1 seed of at least 3; would need about" in comparison.verdicts[0].why
+    assert "two checkpoints, no training noise" in text.as_markdown(comparison)
+
+
+def test_gained_and_lost_are_counted_question_by_question(tmp_path: Path) -> None:
+    pictures = np.arange(6)
+    outcomes = {"vdep": [1, 1, 0, 1, 0, 0.6], "baseline": [0, 1, 1, 0, 0, 0.3]}
+    files = {
+        (MODEL, arm, "seed-42", "gqa"): write_evaluation(tmp_path / arm / "gqa.json", questions_of(np.array(right), pictures))
+        for arm, right in outcomes.items()
+    }
+    definition = define(family=("gqa",), columns=columns(("gqa",)), rules=None)
+    (found,) = build_comparison(definition, files, PUBLISHED).differences
+    assert (found.gained, found.lost, found.questions) == (3, 1, 6)
+    assert found.difference == pytest.approx(100 * (3.6 - 2.3) / 6)
+    assert found.published is not None
+    assert found.published.change == pytest.approx(0.38)
+
+
+def test_a_question_of_mmbench_is_gained_or_lost_with_all_its_rotations(tmp_path: Path) -> None:
+    def rotations(right: list[list[int]]) -> list[Scored]:
+        return [Scored(4 * i + j, str(i), float(r), unit=str(i)) for i, row in enumerate(right) for j, r in enumerate(row)]
+
+    whole, partly = [1, 1, 1, 1], [1, 1, 0, 1]
+    arms = {"vdep": [whole, whole, partly, partly], "baseline": [whole, partly, partly, whole]}
+    files = {
+        (MODEL, arm, "seed-42", "gqa"): write_evaluation(tmp_path / arm / "gqa.json", rotations(right), "circular")
+        for arm, right in arms.items()
+    }
+    definition = define(family=("gqa",), columns=columns(("gqa",)), rules=None)
+    (found,) = build_comparison(definition, files, PUBLISHED).differences
+    assert (found.difference, found.gained, found.lost, found.questions) == (0.0, 1, 1, 4)
+
+
+def test_benchmarks_on_the_same_pictures_are_resampled_together(tmp_path: Path) -> None:
+    """MMBench asks the same questions twice, in English and in Chinese: as one cluster, not as independent evidence."""
+    rng = np.random.default_rng(0)
+    both, pictures = ("mmbench_en", "mmbench_cn"), np.arange(100)
+    right = {arm: rng.random(100) < 0.6 for arm in ("vdep", "baseline")}
+
+    def width(assets: tuple[str, str]) -> float:
+        files = {
+            (MODEL, arm, "seed-42", b): write_evaluation(
+                tmp_path / arm / f"{b}.json", questions_of(right[arm], pictures), "mean", a
+            )
+            for arm in right
+            for b, a in zip(both, assets, strict=True)
+        }
+        shown = columns(both) | {"mean": Column(label="MMB", mean_of=both)}
+        definition = define(family=("mean",), columns=shown, rules=None)
+        (found,) = build_comparison(definition, files, PUBLISHED).differences
+        return found.high - found.low
+
+    one, two = width(("mmbench", "mmbench")), width(("mmbench", "another"))
+    assert one == pytest.approx(two * 2**0.5, rel=0.01)
+
+
+def test_all_questions_in_one_cluster_are_an_error(tmp_path: Path) -> None:
+    files = {
+        (MODEL, arm, "seed-42", "gqa"): write_evaluation(tmp_path / arm / "gqa.json", questions_of(np.ones(5), np.zeros(5)))
+        for arm in ("vdep", "baseline")
+    }
+    with pytest.raises(ReportError, match=r"gqa\.json: all 5 questions are one cluster .* benchmarks\.gqa\.cluster"):
+        build_comparison(define(family=("gqa",), columns=columns(("gqa",)), rules=None), files, PUBLISHED)
+
+
+def test_arms_that_were_not_asked_the_same_are_not_compared(tmp_path: Path) -> None:
+    def files(scorer: str, n: int) -> dict[Any, Path]:
+        made = write_evaluation(tmp_path / "vdep" / "gqa.json", questions_of(np.ones(n), np.arange(n)), scorer)
+        other = write_evaluation(tmp_path / "baseline" / "gqa.json", questions_of(np.ones(8), np.arange(8)))
+        return {(MODEL, "vdep", "seed-42", "gqa"): made, (MODEL, "baseline", "seed-42", "gqa"): other}
+
+    definition = define(family=("gqa",), columns=columns(("gqa",)), rules=None)
+    with pytest.raises(ReportError, match=r"vdep/gqa\.json and .*baseline/gqa\.json were evaluated differently"):
+        build_comparison(definition, files("ocrbench", 8), PUBLISHED)
+    with pytest.raises(ReportError, match="are not of the same questions"):
+        build_comparison(definition, files("mean", 7), PUBLISHED)
+
+
+def test_only_seeds_that_both_arms_have_are_paired_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    files = simulated(tmp_path, {"baseline": 0.0, "vdep": 0.1}, range(4), BENCHMARKS, np.random.default_rng(0))
+    del files[MODEL, "vdep", "seed-3", "gqa"], files[MODEL, "baseline", "seed-0", "gqa"]
+    for seed in range(4):
+        del files[MODEL, "vdep", f"seed-{seed}", "ai2d"]
+    comparison = build_comparison(define(), files, PUBLISHED, ["left out: something"])
+    found = {d.quantity: d for d in comparison.differences}
+    assert [s.seed for s in found["gqa"].by_seed] == ["seed-1", "seed-2"]
+    assert found["pope"].n == 4
+    assert "ai2d" not in found
+    assert "all" not in found, "a mean of fewer benchmarks is another number"
+    assert comparison.missing == (
+        "left out: something", f"{MODEL}, vdep against baseline: not both evaluated at one seed on AI2D",
+    )  # fmt: skip
+    assert [v.verdict for v in comparison.verdicts] == [None, "cannot tell"]
+
+
+def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
+    comparison = study_of(tmp_path, 3)
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(comparison.model_dump(mode="json"), allow_nan=False))
+    assert Comparison.read(path) == comparison
+    path.write_text("{}")
+    with pytest.raises(ReportError, match=r"comparison\.json is no comparison of this version"):
+        Comparison.read(path)
+
+
+def test_what_is_printed_is_what_was_computed(tmp_path: Path) -> None:
+    comparison = study_of(tmp_path, 3)
+    lines = list(csv.DictReader(io.StringIO(text.as_csv(comparison))))
+    assert len(lines) == len(comparison.differences)
+    for line, d in zip(lines, comparison.differences, strict=True):
+        assert float(line["difference"]) == pytest.approx(d.difference, abs=0.005)
+        assert float(line["low"]) <= float(line["difference"]) <= float(line["high"])
+    markdown = text.as_markdown(comparison)
+    assert markdown.count("\n| ") == 1 + len(comparison.differences)
+    assert "0000000000" in text.verdicts_markdown(comparison), "the rules' hash"
+    for latex in (text.as_latex(comparison), text.verdicts_latex(comparison)):
+        assert latex.count(r"\begin{table}") == latex.count(r"\end{table}")
+        assert latex.count("{") == latex.count("}")
+
+
+def test_every_file_behind_a_number_is_named_with_the_rules(tmp_path: Path) -> None:
+    files = simulated(tmp_path, {"baseline": 0.0, "vdep": 0.1}, range(3), BENCHMARKS, np.random.default_rng(0))
+    files[MODEL, "vdep", "seed-9", "gqa"] = files[MODEL, "vdep", "seed-0", "gqa"]
+    record = provenance(build_comparison(define(), files, PUBLISHED), files)
+    assert record["verdicts"]["rules_sha256"] == "0" * 64
+    assert len(record["results"]) == 18
+
+
+# -------------------------------------------------------------------------------------------------------------- verdicts
+
+DIFFERENCES = {
+    "holds": [1.9, 2.2, 2.1, 1.8, 2.0],
+    "does not hold": [0.1, -0.2, 0.0, 0.2, -0.1],
+    "cannot tell": [3.0, -2.0, 1.5, -1.0, 2.0],
+}
+
+
+@pytest.mark.parametrize("verdict", DIFFERENCES)
+def test_the_three_verdicts(verdict: str) -> None:
+    assert decide(DIFFERENCES[verdict], 1.0, rules())[0] == verdict
+
+
+def test_a_treatment_that_is_worse_does_not_hold_and_one_seed_or_two_tell_nothing() -> None:
+    assert decide([-2.0, -2.2, -1.9], 1.0, rules())[0] == "does not hold"
+    assert decide([2.0, 2.1], 1.0, rules())[0] == "cannot tell"
+    assert decide([5.0], 1.0, rules())[0] == "cannot tell"
+    assert decide([2.0, 2.0, 2.0], 1.0, rules())[0] == "cannot tell", "no spread, no test"
+    assert decide([0.0, 0.0, 0.0], 1.0, rules())[0] == "does not hold", "arms that are the same"
+
+
+def judged(by_pair: dict[tuple[str, str], dict[str, list[float]]], **changes: Any) -> dict[str, Any]:
+    """Claims' verdicts on given differences over seeds."""
+    differences = [
+        Difference(
+            model=MODEL, treatment=t, reference=r, quantity=q, pooled=q == "all", label=q, maximum=100.0,
+            by_seed=[{"seed": f"seed-{i}", "treatment": 50 + v, "reference": 50} for i, v in enumerate(values)],
+            difference=float(np.mean(values)), low=-1, high=1, basis="over seeds", questions=100, clusters=50,
+            gained=5, lost=4, question_error=0.5,
+        )
+        for (t, r), quantities in by_pair.items()
+        for q, values in quantities.items()
+    ]  # fmt: skip
+    return {v.claim: v for v in judge(define(rules=rules(**changes)), differences)}
+
+
+def test_a_claim_about_every_benchmark_holds_where_all_hold_and_falls_with_one() -> None:
+    pair = ("vdep", "baseline")
+    everywhere = judged({pair: dict.fromkeys(BENCHMARKS, DIFFERENCES["holds"])})["everywhere"]
+    assert everywhere.verdict == "holds"
+    one_fails = dict.fromkeys(BENCHMARKS, DIFFERENCES["holds"]) | {"pope": DIFFERENCES["does not hold"]}
+    fallen = judged({pair: one_fails})["everywhere"]
+    assert fallen.verdict == "does not hold"
+    assert "in 1 of 3 differences, such as pope of vdep" in fallen.why
+    one_open = dict.fromkeys(BENCHMARKS, DIFFERENCES["holds"]) | {"pope": DIFFERENCES["cannot tell"]}
+    undecided = judged({pair: one_open})["everywhere"]
+    assert undecided.verdict == "cannot tell"
+    assert undecided.needed is not None
+    assert undecided.needed > 5
+    del one_open["pope"]
+    assert "1 of 3 differences are not evaluated" in judged({pair: one_open})["everywhere"].why
+
+
+def test_one_of_many_differences_refutes_only_by_a_stricter_test() -> None:
+    values = [0.1, 0.9, 0.2, 0.7, 0.6]
+    p = decide(values, 1.0, rules())[2]
+    assert p is not None
+    assert 0.05 / 16 < p < 0.05
+    assert decide(values, 1.0, rules(level=0.05), among=16)[0] != "does not hold"
+
+
+# --------------------------------------------------------------------------------------------------------- configuration
+
+
+def test_every_variant_is_compared_with_the_baseline_and_every_claim_has_its_pairs() -> None:
+    pairs = compared(STUDY)
+    assert len(pairs) == len(set(pairs))
+    for name in ("vdep", "alpha-0.1", "loss-inverse", "vdep-alpha0", "baseline-2epochs"):
+        assert ("llava-7b", name, "baseline") in pairs
+    assert ("tinyllava-3b", "vdep", "baseline") in pairs
+    assert ("llava-7b", "vdep", "vdep-alpha0") in pairs
+    assert ("llava-7b", "alpha-0.01", "alpha-0.1") in pairs
+    assert not any("released" in pair for pair in pairs), "it has no seed to be paired by"
+
+
+def test_a_named_pair_is_compared_in_every_model_that_is_trained_in_both() -> None:
+    study = load_study(changed("comparison/pairs", {"mine": {"treatment": "vdep", "reference": "vdep-sum"}}))
+    assert [pair for pair in compared(study) if pair.reference == "vdep-sum"] == [("llava-7b", "vdep", "vdep-sum")]
+
+
+def test_every_arm_of_a_verdict_is_evaluated_on_the_whole_list() -> None:
+    plan = Plan(STUDY)
+    scores = set(plan.asked(["controls"]))
+    assert STUDY.verdicts is not None
+    for claim in STUDY.targets["controls"].verdicts:
+        for run, benchmark in needed(STUDY, [claim]):
+            assert (run, benchmark) in scores
+        arms = STUDY.runs(STUDY.arms_of(STUDY.claims[claim]))
+        assert {(run, b) for run in arms for b in STUDY.benchmarks if not b.endswith("_test")} <= scores
+    assert scores <= set(comparable(STUDY))
+    assert f"{STUDY.results}/tables/verdicts.md" in plan.target("controls")
+    assert not any("verdicts" in path or "comparison" in path for path in plan.target("all"))
+
+
+def test_the_endpoints_are_the_papers_benchmarks_on_one_scale() -> None:
+    assert STUDY.verdicts is not None
+    primary = STUDY.verdicts.endpoints["primary"].columns
+    measured = {b for column in primary for b in STUDY.column_benchmarks(column)}
+    assert measured == {name for name in STUDY.benchmarks if not name.endswith("_test")}
+    assert set(primary) - {"mmvet"} == set(STUDY.verdicts.endpoints["primary-unjudged"].columns)
+    for published in PUBLISHED:
+        assert float(published.value) <= STUDY.columns[published.column].maximum
+
+
+def test_without_a_judge_the_unjudged_version_decides() -> None:
+    study = load_study(changed("judge", None))
+    definition = Definition.model_validate(comparison_definition(study))
+    assert "primary" not in definition.endpoints
+    assert {v.endpoint for v in judge(definition, []) if v.claim == "helps" and v.deciding} == {"primary-unjudged"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("comparison/reference", "basline", "comparison.reference: there is no variant named 'basline'"),
+        ("comparison/columns", ["gqaa"], "comparison.columns: there is no column named 'gqaa'"),
+        ("comparison/pairs", {"x": {"treatment": "vdep", "reference": "vdep"}}, "vdep is compared with itself"),
+        ("verdicts/endpoints/mme/columns", ["mme_al"], "verdicts.endpoints.mme.columns: there is no column named 'mme_al'"),
+        ("verdicts/claims/alpha/endpoints", ["ablations"], "verdicts.claims.alpha.endpoints: there is no endpoint"),
+        (
+            "verdicts/claims/alpha/pairs", [{"treatment": "vdep", "reference": "released"}],
+            "released is imported, and has no seeds to be compared over",
+        ),
+        ("verdicts/level", 5, "verdicts.level"),
+        ("verdicts/minimum_seeds", 1, "verdicts.minimum_seeds"),
+        ("targets/controls/verdicts", ["helpz"], "targets.controls.verdicts: there is no claim named 'helpz'"),
+        ("tables/comparison", {"title": "x", "models": ["llava"], "variants": ["vdep"], "columns": ["gqa"]}, "another name"),
+    ],
+)  # fmt: skip
+def test_what_the_rules_name_has_to_be_there(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(changed(path, value))
+
+
+def test_rules_can_be_changed_by_an_overlay_and_their_hash_says_so() -> None:
+    definition = comparison_definition(STUDY)
+    other = comparison_definition(load_study(changed("verdicts/margin", 0.5)))
+    assert definition["rules_sha256"] != other["rules_sha256"]
+    assert definition["rules_sha256"] == comparison_definition(load_study(paper_config()))["rules_sha256"]
+    without = load_study(changed("verdicts/claims/helps-everywhere", None))
+    assert "helps-everywhere" not in without.claims
+    assert canonical_json(Definition.model_validate(definition).model_dump(mode="json"))
