@@ -22,6 +22,7 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/submission.smk"
 include: "rules/tables.smk"
+include: "rules/audit.smk"
 include: "rules/figures.smk"
 include: "rules/evidence.smk"
 

@@ -6,6 +6,7 @@ rule table:
     input:
         scores=lambda w: [PLAN.scores(run, benchmark) for run, benchmark in PLAN.evaluations[w.table]],
         published=workflow.source_path("../config/published.csv"),
+        expectations=workflow.source_path("../config/audit.yaml"),
     output:
         csv=report(
             f"{RESULTS}/tables/{{table}}.csv", caption="captions/table.rst", category="Tables", labels={"table": "{table}"}

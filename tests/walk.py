@@ -125,6 +125,7 @@ class Inputs(list[str]):
     """A rule's, as Snakemake hands them to a script."""
 
     published = str(world.ROOT / "config" / "published.csv")
+    expectations = str(world.ROOT / "config" / "audit.yaml")
 
 
 def main() -> None:

@@ -319,6 +319,24 @@ def export_llava(
 
 
 @app.command()
+def audit(
+    published: Annotated[Path, Option(help="the printed numbers")] = Path("config/published.csv"),
+    expectations: Annotated[Path, Option(help="what they can be")] = Path("config/audit.yaml"),
+    protocols: Annotated[Path, Option(help="which protocols made them")] = Path("config/protocols.yaml"),
+    output: Annotated[Path, Option(help="where audit.csv and audit.md are written")] = Path("results/tables"),
+) -> None:
+    """Say of every printed number what it cannot be."""
+    from .report import audit as report
+    from .report.audit_expectations import read_expectations, read_protocols
+    from .report.tables import read_published
+
+    found = report.audit(read_published(published), read_expectations(expectations), read_protocols(protocols))
+    report.write(found, output / "audit.csv", output / "audit.md")
+    print("\n".join(f"{len(found.of(check)):5} {check}: {what}" for check, what in report.CHECKS.items()))
+    print(f"each, and why: {output / 'audit.md'}")
+
+
+@app.command()
 def schema() -> None:
     """Print the configuration's JSON schema."""
     from .study.schema import schema_text

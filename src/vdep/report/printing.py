@@ -11,7 +11,7 @@ import pandas as pd
 from ..files import sha256
 from ..study.tables import Column
 from .results import Results
-from .tables import BASELINE, CHANGE, VDEP, BuiltTable
+from .tables import AUDITED, BASELINE, CHANGE, VDEP, BuiltTable
 
 
 def as_csv(table: BuiltTable) -> str:
@@ -35,6 +35,9 @@ def as_markdown(table: BuiltTable) -> str:
     lines += ["", "; ".join(_legend(table)) + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
     for i, protocol in enumerate(table.protocols.values()):
         lines.append(f"\n<sup>{chr(ord('a') + i)}</sup> {protocol.note} ({protocol.source})")
+    for (model, run, name), cell in table.cells.items():
+        if audited := cell.get("published_audit") or cell.get("published_change_audit"):
+            lines.append(f"\n<sup>{AUDITED}</sup> {model}/{run}, {table.labels[name]}: {audited}.")
     return "\n".join(lines) + "\n"
 
 
@@ -60,6 +63,8 @@ def _legend(table: BuiltTable) -> Iterator[str]:
         yield "*tolerance*: how far ours may lie from the number that judges it (docs/decisions.md)"
     if table.protocols:
         yield "letters: the number comes from another protocol, or may do so, or needs a word; see below"
+    if present & {"published_audit", "published_change_audit"}:
+        yield f"{AUDITED}: the audit of the printed numbers has a word on it; see below, and audit.md"
     if "blind" in present:
         yield "*blind*: the same model with the picture replaced by one colour"
 
@@ -79,7 +84,8 @@ def _markdown_cell(table: BuiltTable, key: tuple[str, str, str]) -> str:
     if cell.get("spread"):
         parts[0] += f" ± {cell['spread']}"
     if cell.get("published_change"):
-        parts.append(f"*published* {cell['published_change']}")
+        marks = table.marks(cell, "published_change")
+        parts.append(f"*published* {cell['published_change']}{f'<sup>{marks}</sup>' if marks else ''}")
     if cell.get("low"):
         parts.append(f"[{cell['low']}, {cell['high']}]")
     if cell.get("published"):

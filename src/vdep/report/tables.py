@@ -2,8 +2,9 @@
 
 Everything of a table is one DataFrame, whose numbers stay numbers until a CSV or a Markdown page is printed from it. A cell is
 of all seeds of a run: with several it is their mean with its spread, with one the score with an interval over questions. A
-published number that another protocol made carries a mark and a note (config/protocols.yaml). A calibration table lays the
-numbers of others for the same checkpoint beside ours, and says of each cell whether they agree.
+published number that another protocol made carries a mark and a note (config/protocols.yaml), and so does one of which the
+audit has something to say (report/audit.py). A calibration table lays the numbers of others for the same checkpoint beside
+ours, and says of each cell whether they agree.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class TableDefinition(Frozen):
 BASELINE, VDEP, CHANGE = "baseline", "vdep", "CHANGE"
 """The third is the second minus the first, a row of the paper's tables."""
 SIGNED = ("difference", "change")
+AUDITED = "†"
+"""Marks a published number of which the audit has something to say."""
+Remarks = Mapping[tuple[str, str, str, str], Sequence[str]]
+"""(table, model, run, column) of a published number -> what the audit says of it."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,11 @@ class BuiltTable:
         return set(best[["model", "run", "column", "quantity"]].itertuples(index=False, name=None))
 
     def marks(self, cell: Mapping[str, str], quantity: str) -> str:
-        """The letters of the notes on one number: ``a``, ``b``, ..."""
+        """Of the notes on one number: ``a``, ``b``, ... for protocols, and the audit's."""
         letters = [chr(ord("a") + i) for i in range(26)]
         names = cell.get(f"{quantity}_protocols", "").split()
-        return ",".join(letters[list(self.protocols).index(name)] for name in names)
+        marks = [letters[list(self.protocols).index(name)] for name in names]
+        return ",".join([*marks, AUDITED] if f"{quantity}_audit" in cell else marks)
 
 
 def shown(value: float) -> Decimal:
@@ -136,8 +142,11 @@ Quantities = dict[str, float | str | Published | None]
 """What a cell holds: numbers, words, and numbers that are shown as they were printed."""
 
 
-def build_table(definition: TableDefinition, results: Results, published: Sequence[Published]) -> BuiltTable:
+def build_table(
+    definition: TableDefinition, results: Results, published: Sequence[Published], remarks: Remarks | None = None
+) -> BuiltTable:
     """Everything of a table, unrounded."""
+    remarks = remarks or {}
     spec, protocols = definition.table, definition.protocols
     references = spec.calibration.references if spec.calibration else ()
     labels = {name: definition.columns[name].label for name in spec.columns}
@@ -164,14 +173,15 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
                 elsewhere = sorted({p.printed for p in papers if own is not None and p.value != own.value})
                 if elsewhere:
                     quantities["published_elsewhere"] = " ".join(elsewhere)
-                    where = ", ".join(f"{p.printed} in {p.table}" for p in papers)
-                    notes.append(f"{model}/{variant}, {labels[name]}: the paper contradicts itself ({where}).")
                 if spec.calibration is not None:
                     judging = (p for p in others.values() if all(m.comparable for m in _covering(protocols, p).values()))
                     quantities |= _verdict(cell, next(judging, None), spec.calibration)
             marks = {q: _covering(protocols, p) for q, p in {"published": own, **others}.items() if p is not None}
             quantities |= {f"{quantity}_protocols": " ".join(covering) for quantity, covering in marks.items()}
-            quantities["note"] = " ".join(f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items())
+            audited = remarks.get((own.table, model, variant, name), ()) if own is not None else ()
+            quantities["published_audit"] = "; ".join(audited)
+            words = [f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items()]
+            quantities["note"] = " ".join([*words, *(f"audit: {remark}." for remark in audited)])
             used |= {key: m for covering in marks.values() for key, m in covering.items()}
             numbers += [(model, variant, name, *line) for line in _lines(quantities)]
             found[model, variant, name] = cell, own
@@ -180,6 +190,8 @@ def build_table(definition: TableDefinition, results: Results, published: Sequen
             rows.append((model, CHANGE))
             for name in spec.columns:
                 change = _change(*found[model, BASELINE, name], *found[model, VDEP, name])
+                audited = [r for t in spec.published for r in remarks.get((t, model, CHANGE, name), ())]
+                change["published_change_audit"] = "; ".join(audited)
                 numbers += [(model, CHANGE, name, *line) for line in _lines(change)]
     notes += [f"Free-form answers graded by {judge}." for judge in results.judges]
     notes += [
