@@ -328,7 +328,7 @@ def audit(
     """Say of every printed number what it cannot be."""
     from .report import audit as report
     from .report.audit_expectations import read_expectations, read_protocols
-    from .report.tables import read_published
+    from .report.results import read_published
 
     found = report.audit(read_published(published), read_expectations(expectations), read_protocols(protocols))
     report.write(found, output / "audit.csv", output / "audit.md")
