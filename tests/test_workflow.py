@@ -18,11 +18,20 @@ from pathlib import Path
 import pytest
 import world
 from judge_server import JudgeServer, grades, says
+from planner import PLANNER
 
+ITS_OWN = re.compile(r"(?m)^( *(Date|Workflow ID|Command): .*|\[.* \d\d:\d\d:\d\d \d{4}\])$")
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 
 
 def snakemake(*arguments: str, folder: Path = world.ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """The command and what it printed; a dry run is planner.py's, which has imported Snakemake already."""
+    if "-n" in arguments:
+        return PLANNER.ask(list(arguments), folder, world.environment())
+    return command(*arguments, folder=folder, timeout=timeout)
+
+
+def command(*arguments: str, folder: Path = world.ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SNAKEMAKE, *arguments],
         cwd=folder,
@@ -56,6 +65,16 @@ def test_the_papers_plan() -> None:
     assert (jobs["answer"], jobs["grade"]) == (10, 10), "MM-Vet is answered with a GPU and graded without one"
     assert jobs["table"] == 6
     assert jobs["attention_figure"] == 1
+
+
+@pytest.mark.parametrize("target", ["controls", "al"])
+def test_the_command_itself_plans_what_the_other_tests_see(target: str, tmp_path: Path) -> None:
+    """They ask a process that has imported Snakemake, and ours, already."""
+    arguments = ("-n", target, "-s", str(world.ROOT / "Snakefile"))
+    started, forked = (ask(*arguments, folder=tmp_path) for ask in (command, snakemake))
+    assert (started.returncode, started.stderr) == (forked.returncode, forked.stderr)
+    assert ITS_OWN.sub("", started.stdout) == ITS_OWN.sub("", forked.stdout)
+    assert len(started.stdout) > 500
 
 
 def test_one_table_needs_only_what_is_in_it() -> None:
