@@ -31,25 +31,25 @@ rule all:
     """Every table and figure of the paper."""
     default_target: True
     input:
-        PLAN.target("all"),
+        target("all"),
 
 
 rule main:
     """The paper's main tables, and the figures."""
     input:
-        PLAN.target("main"),
+        target("main"),
 
 
 rule controls:
     """Not in the paper: is it the image loss, or the doubled steps?"""
     input:
-        PLAN.target("controls"),
+        target("controls"),
 
 
 rule submissions:
     """What only the servers of VizWiz and MMBench can score."""
     input:
-        PLAN.submissions,
+        PLAN.submissions or (lambda w: refuse(targets.nothing(PLAN, "submissions"))),
 
 
 rule assets:
@@ -64,21 +64,26 @@ include: "rules/demo.smk"
 rule mistyped:
     """No such target: its input names those that there are."""
     input:
-        lambda w: refuse(str(PLAN.unknown_target(w.mistyped, [rule.name for rule in workflow.rules]))),
+        lambda w: refuse(str(targets.unknown(PLAN, w.mistyped, [rule.name for rule in workflow.rules]))),
     output:
         "{mistyped}",
+    wildcard_constraints:
+        mistyped=targets.mistyped(RESULTS, (file.regex().pattern for rule in workflow.rules for file in rule.output)),
 
+
+for file in {str(file) for rule in workflow.rules for file in rule.output} & set(targets.files(PLAN)):
+    raise WorkflowError(f"configuration: a rule makes {file} already; give the table or figure of that name another")
 
 # what an overlay adds to `targets`
-for target in set(STUDY.targets) - {"all", "main", "controls"}:
-    if any(rule.name == target for rule in workflow.rules):
-        raise WorkflowError(f"configuration: targets.{target}: a rule has that name; give the target another")
+for added in set(STUDY.targets) - {"all", "main", "controls"}:
+    if any(rule.name == added for rule in workflow.rules):
+        raise WorkflowError(f"configuration: targets.{added}: a rule has that name; give the target another")
 
     rule:
         name:
-            target
+            added
         input:
-            PLAN.target(target),
+            target(added),
 
 
 onstart:

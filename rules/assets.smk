@@ -3,6 +3,8 @@
 
 rule fetch:
     """Download an asset, or make it; what arrives is compared with what was recorded."""
+    input:
+        lambda w: refuse(f"configuration: {problem}") if (problem := PLAN.unfetchable(w.asset)) else [],
     output:
         f"{RESOURCES}/assets/{{asset}}/manifest.json",
     log:

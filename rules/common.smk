@@ -12,7 +12,8 @@ from vdep.errors import UserError
 from vdep.evaluation import grades
 from vdep.report.finished import finished
 from vdep.run import driver
-from vdep.study.evidence import TABLES, comparable, comparison_definition
+from vdep.study import targets
+from vdep.study.evidence import comparable, comparison_definition
 from vdep.study.plan import Plan
 from vdep.study.recipe import canonical_json
 from vdep.study.study import Run
@@ -33,31 +34,29 @@ def either_of(names):
     return "|".join(re.escape(name) for name in sorted(names)) or "none"
 
 
-IMPORTED = either_of(name for name in STUDY.variants if STUDY.imported(name))
+IMPORTED = either_of(name for name in STUDY.variants if STUDY.imported(name) and STUDY.only_stage != "pretrain")
 TRAINED = either_of(name for name in STUDY.variants if not STUDY.imported(name))
 SEEDS = either_of(f"seed-{seed}" for seed in STUDY.seeds)
-SUBMITTED = either_of(STUDY.submission_benchmarks)
-SCORED = either_of(set(STUDY.benchmarks) - set(STUDY.submission_benchmarks))
+MEASURED = set() if STUDY.only_stage else set(STUDY.benchmarks)
+SUBMITTED = either_of(MEASURED & set(STUDY.submission_benchmarks))
+SCORED = either_of(MEASURED - set(STUDY.submission_benchmarks))
 
 
 wildcard_constraints:
     asset=either_of(STUDY.assets),
     prepared=either_of(PLAN.preparations),
-    validated=either_of(PLAN.validations),
-    model=either_of(STUDY.models),
-    variant=either_of(STUDY.variants),
-    seed=f"{SEEDS}|imported",
-    benchmark=either_of(STUDY.benchmarks),
-    table=either_of(STUDY.tables),
-    figure=either_of(STUDY.figures),
-    losses=either_of(STUDY.loss_figures),
-    # a name alone, or a table or a figure that no rule makes, or in another place than `results`
-    mistyped=f"[^/.]+|(?!{re.escape(RESULTS)}/(tables|figures)/)(.*/)?(tables|figures)/[^/]+|"
-    f"{re.escape(RESULTS)}/(tables|figures)/(?!({either_of([*PLAN.shown, *TABLES])})\\.).*",
+
+
+from vdep.study import targets
+from vdep.study.evidence import comparable, comparison_definition
 
 
 def refuse(message):
     raise WorkflowError(message)
+
+
+def target(name):
+    return PLAN.target(name) or (lambda wildcards: refuse(targets.nothing(PLAN, name)))
 
 
 def run_of(wildcards):

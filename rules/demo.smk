@@ -27,19 +27,16 @@ rule skills:
         "../workflow_scripts/skills.py"
 
 
-ruleorder: skills > mistyped
-
-
 rule demo:
     """The demo's main tables and figures, and its skills."""
     input:
         # the paper's benchmarks are downloaded, and the demo is not the paper at full size
         lambda w: (
-            rules.main.input
+            PLAN.target("main")
             if all(STUDY.assets[STUDY.benchmarks[name].asset].kind == "made" for _, name in SKILL_SCORES)
             else refuse("the demo has a configuration of its own: make demo, or snakemake demo --configfile config/demo.yaml")
         ),
-        rules.skills.output,
+        [] if STUDY.only_stage else rules.skills.output,
 
 
 rule demo_base:

@@ -42,7 +42,7 @@ rule finetune:
     log:
         f"{RESULTS}/logs/finetune/{{model}}/{{variant}}/{{seed}}.log",
     wildcard_constraints:
-        variant=TRAINED,
+        variant="none" if STUDY.only_stage == "pretrain" else TRAINED,
         seed=SEEDS,
     conda:
         "../envs/vdep.yaml"

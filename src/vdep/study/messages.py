@@ -48,6 +48,7 @@ def describe_validation_error(error: ValidationError) -> str:
 
 
 def missing(name: str, kind: str, known: Collection[str], where: str) -> Iterator[str]:
+    """One line, if a name is not among those that are known."""
     if name not in known:
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}? " if near else ""

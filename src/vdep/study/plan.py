@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ from ..errors import ConfigError
 from .check import load_study, missing_files
 from .evidence import needed
 from .recipe import PreparationRecipe, canonical_json
-from .settings import STAGES, Stage
+from .settings import STAGES, LocalAsset, ShippedAsset, Stage
 from .study import IMPORTED, Run, Study, apply_lock
 from .tables import Target
+
+ENDINGS = {"tables": ("csv", "md", "provenance.json"), "figures": ("png", "csv")}
+"""Of what is made of a table and of a figure."""
 
 
 class Plan:
@@ -44,6 +46,13 @@ class Plan:
     def asset(self, name: str) -> str:
         """The manifest of a download."""
         return f"{self.resources}/assets/{name}/manifest.json"
+
+    def unfetchable(self, name: str) -> str | None:
+        """What is wrong with an asset that lies on this machine, and that no job has taken over before."""
+        asset = self.study.assets[name]
+        if not isinstance(asset, LocalAsset | ShippedAsset) or any(Path(p).exists() for p in (asset.path, self.asset(name))):
+            return None
+        return f"assets.{name}.path: {asset.path} is not there; it should name a file or a folder of this machine"
 
     def prepared(self, recipe: PreparationRecipe) -> str:
         """The manifest of prepared data."""
@@ -81,26 +90,25 @@ class Plan:
 
     @cached_property
     def preparations(self) -> dict[str, PreparationRecipe]:
-        """By the name of its folder: the data of every run, and of every run that could be asked for."""
-        recipes = [self.study.preparation_recipe(m, v, stage) for m, v in self._trained for stage in STAGES]
-        recipes += [recipe for recipe in self.validations.values() if recipe is not None]
+        """By the name of its folder: the data of every run that could be asked for, whether a table has it or not."""
+        return self._prepared(self.study.trainable)
+
+    def _prepared(self, pairs: Iterable[tuple[str, str]]) -> dict[str, PreparationRecipe]:
+        study = self.study
+        recipes = [study.preparation_recipe(m, v, stage) for m, v in pairs for stage in STAGES]
+        recipes += [study.preparation_recipe(m, v, stage, name) for m, v in pairs for stage, name in study.validation.items()]
         return {self.prepared_name(recipe): recipe for recipe in recipes}
 
     @cached_property
     def validations(self) -> dict[str, PreparationRecipe | None]:
         """What the text loss is measured on, by the name of the file that says so; None: nothing."""
-        data = self.study.validation
+        study = self.study
         return {
-            self._validation_name(m, v, stage): self.study.preparation_recipe(m, v, stage, data[stage])
-            if stage in data
-            else None
-            for m, v in self._trained
+            self._validation_name(m, v, stage): study.preparation_recipe(m, v, stage, data) if data else None
+            for m, v in study.trainable
             for stage in STAGES
+            for data in [study.validation.get(stage)]
         }
-
-    @property
-    def _trained(self) -> dict[tuple[str, str], None]:
-        return dict.fromkeys((run.model, run.variant) for run in self.study.all_runs if run.seed != IMPORTED)
 
     @cached_property
     def evaluations(self) -> dict[str, list[tuple[Run, str]]]:
@@ -114,7 +122,8 @@ class Plan:
         for run in study.all_runs:
             entry = study.models[run.model]
             names += [entry.vision_tower.weights, study.imported(run.variant) or entry.language_model]
-        for recipe in self.preparations.values():
+        trained = dict.fromkeys((run.model, run.variant) for run in study.all_runs if run.seed != IMPORTED)
+        for recipe in self._prepared(trained).values():
             names += recipe.sources
         names += [study.benchmarks[b].asset for scores in self.evaluations.values() for _, b in scores]
         names += [figure.asset for name, figure in study.figures.items() if study.sides(name)]
@@ -122,11 +131,14 @@ class Plan:
 
     # -- targets
 
-    @property
-    def shown(self) -> list[str]:
-        """The names of all tables and figures."""
+    @cached_property
+    def shown(self) -> set[str]:
+        """The names of all tables and figures that are made."""
         study = self.study
-        return [*study.tables, *study.figures, *study.loss_figures]
+        if study.only_stage is not None:
+            return set()
+        drawn = {name for name, arms in {**study.tables, **study.loss_figures}.items() if study.rows(arms)}
+        return drawn | {name for name in study.figures if study.sides(name)}
 
     def members(self, name: str) -> Iterable[Target]:
         """A target and those that belong to it."""
@@ -164,12 +176,8 @@ class Plan:
             return [self.done(run, study.only_stage) for run in self.target_runs(name) if run.seed != IMPORTED]
         files = []
         for target in self.members(name):
-            for key in target.tables:
-                if study.rows(study.tables[key]):
-                    files += [f"{self.results}/tables/{key}.{ending}" for ending in ("csv", "md", "provenance.json")]
-            for key in target.figures:
-                if study.sides(key) if key in study.figures else study.rows(study.loss_figures[key]):
-                    files += [f"{self.results}/figures/{key}.{ending}" for ending in ("png", "csv")]
+            for kind, keys in (("tables", target.tables), ("figures", target.figures)):
+                files += [f"{self.results}/{kind}/{key}.{end}" for key in keys if key in self.shown for end in ENDINGS[kind]]
             if self.study.claimed_runs(target):
                 files += [f"{self.results}/tables/{name}" for name in ("comparison.json", "verdicts.md")]
         return list(dict.fromkeys(files))
@@ -177,20 +185,10 @@ class Plan:
     @property
     def submissions(self) -> list[str]:
         """Of the runs of ``all``: what only servers can score."""
+        if self.study.only_stage is not None:
+            return []
         runs, benchmarks = self.target_runs("all"), self.study.submission_benchmarks
         return [self.submission(run, benchmark) for run in runs for benchmark in benchmarks]
-
-    def unknown_target(self, name: str, rules: Iterable[str]) -> ConfigError:
-        """What a mistyped target may have meant; Snakemake would say that no rule makes it."""
-        study = self.study
-        known = [*rules, *(f"{self.results}/tables/{table}.csv" for table in study.tables)]
-        known += [f"{self.results}/figures/{figure}.png" for figure in (*study.figures, *study.loss_figures)]
-        near = get_close_matches(name, known, 3, 0.5)
-        return ConfigError(
-            f"there is no target {name!r}. " + (f"Near it: {', '.join(near)}. " if near else "") + "Targets are "
-            f"{', '.join(sorted(study.targets))}; of files, {self.results}/tables/NAME.csv with NAME of "
-            f"{', '.join(sorted(study.tables))}"
-        )
 
     # -- what rules are told
 

@@ -5,6 +5,7 @@ Unknown keys, values out of range and names of the wrong form are errors; ``chec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -130,7 +131,7 @@ class LocalAsset(Frozen):
     """
 
     kind: Literal["local"]
-    path: str
+    path: Annotated[str, AfterValidator(os.path.expanduser)]
     revision: str | None = None
 
 

@@ -149,6 +149,12 @@ class Study(Frozen):
     def claims(self) -> dict[str, Claim]:
         return self.verdicts.claims if self.verdicts else {}
 
+    @cached_property
+    def trainable(self) -> list[tuple[str, str]]:
+        """(model, variant) of all that can be trained, whether a table or a figure has it or not."""
+        own = [variant for variant in self.variants if not self.imported(variant)]
+        return [(model, variant) for model in self.models for variant in own if not any(self.problems(model, variant))]
+
     # -- resolution
 
     @cached_property
