@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .evaluation import SCORER_PARTS, SUBMISSION
 from .evidence import missing_evidence
 from .messages import describe_validation_error, missing
-from .settings import STAGES
+from .settings import STAGES, MadeAsset
 from .study import Study
 
 
@@ -86,6 +86,7 @@ def missing_references(study: Study) -> Iterator[str]:
             yield f"roles.{key}: there is a model of that name"
     for key, dataset in study.datasets.items():
         yield from missing(dataset.conversations, "asset", study.assets, f"datasets.{key}.conversations")
+        yield from repeated([image.prefix for image in dataset.images], f"datasets.{key}.images: prefix")
         for archive in dataset.images:
             yield from missing(archive.asset, "asset", study.assets, f"datasets.{key}.images")
     for stage, name in study.validation.items():
@@ -159,11 +160,24 @@ def missing_references(study: Study) -> Iterator[str]:
         how = getattr(study.execution, stage)
         if study.execution.device == "cuda" and how.processes > how.gpus:
             yield f"execution.{stage}: {how.processes} processes need as many GPUs (given: gpus: {how.gpus})"
+    if study.execution.device == "cuda" and study.execution.evaluate.gpus == 0:
+        yield "execution.evaluate: device: cuda needs a GPU (given: gpus: 0)"
+    if study.results == study.resources:
+        yield f"resources: {study.resources} is the folder of results; each should have its own"
     yield from circles("columns", {key: (*column.mean_of, *column.sum_of) for key, column in study.columns.items()})
     yield from circles("targets", {key: target.targets for key, target in study.targets.items()})
     yield from repeated(study.seeds, "seeds")
     if study.only_model is not None:
         yield from missing(study.only_model, "model", study.models, "only_model")
+
+
+def _importable(entry_point: str) -> bool:
+    """Whether there is a module of that name; it is not imported."""
+    module, _, function = entry_point.partition(":")
+    try:
+        return bool(function) and find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def missing_files(study: Study, checkout: Path) -> Iterator[str]:
@@ -176,18 +190,17 @@ def missing_files(study: Study, checkout: Path) -> Iterator[str]:
     for key, table in study.tables.items():
         for name in (*table.published, *(table.calibration.references if table.calibration else ())):
             yield from missing(name, "published table", published, f"tables.{key}")
-    if study.judge is not None and study.judge.kind == "function":
-        module, _, function = study.judge.model.partition(":")
-        try:
-            there = bool(function) and find_spec(module) is not None
-        except (ImportError, ValueError):
-            there = False
-        if not there:
-            yield f"judge.model: {study.judge.model!r} cannot be found; it should be package.module:function"
+    if study.judge is not None and study.judge.kind == "function" and not _importable(study.judge.model):
+        yield f"judge.model: {study.judge.model!r} cannot be found; it should be package.module:function"
+    for key, asset in study.assets.items():
+        if isinstance(asset, MadeAsset) and not _importable(asset.maker):
+            yield f"assets.{key}.maker: {asset.maker!r} cannot be found; it should be package.module:function"
     library = find_spec("lmms_eval")
     for folder in (library.submodule_search_locations or []) if library else []:
         tasks = Path(folder) / "tasks"
         for key, benchmark in study.benchmarks.items():
-            if not (tasks / benchmark.task).is_file():
+            if Path(benchmark.task).is_absolute():
+                yield f"benchmarks.{key}.task: should be relative to {tasks} (given: {benchmark.task})"
+            elif not (tasks / benchmark.task).is_file():
                 known = [str(path.relative_to(tasks)) for path in (tasks / benchmark.task).parent.glob("*.yaml")]
                 yield from missing(benchmark.task, "task file of lmms-eval", known, f"benchmarks.{key}.task")

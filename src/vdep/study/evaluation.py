@@ -16,7 +16,7 @@ class Judge(Frozen):
     """
 
     kind: Literal["openai", "function"]
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     """The server's name for the model; or ``package.module:function``, which takes a prompt and gives a grade in [0, 1]."""
     max_tokens: Annotated[int, Field(ge=1)] = 128
     """What a grade may be long; a model that thinks before it answers needs more."""
@@ -56,13 +56,13 @@ class Benchmark(Frozen):
 
     asset: Name
     task: str
-    files: dict[str, str]
+    files: Annotated[dict[str, str], Field(min_length=1)]
     scorer: str
     cluster: str | None = None
     """What an interval resamples together: ``picture`` (all questions on the same picture, by its own bytes), ``question``
     (each by itself, with all its rotations in MMBench), or the field of the documents that names the picture."""
-    samples: int | None = None
-    max_new_tokens: int | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     blind: bool = False
 
     @property
@@ -86,5 +86,5 @@ class Benchmark(Frozen):
 class EvaluationSettings(Frozen):
     """What scores depend on besides the checkpoint and the benchmark."""
 
-    seed: int = 1234
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1234
     precision: Literal["bf16", "float32"] = "bf16"

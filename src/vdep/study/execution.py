@@ -8,6 +8,11 @@ from pydantic import Field
 
 from .settings import Frozen
 
+_UNITS = "ms|s|sec|secs|seconds?|m|mins?|minutes?|h|hours?|d|days?|w|weeks?"
+Runtime = Annotated[str, Field(pattern=rf"^(\d+(\.\d+)? ?({_UNITS}) ?)+$", examples=["8h"])]
+Memory = Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$", examples=["64GB"])]
+"""In words that Snakemake understands; a job of a week later it would be too late to say that it does not."""
+
 Kernels = Literal["none", "compile", "liger"]
 
 
@@ -42,16 +47,16 @@ class StageExecution(Frozen):
     """Training stops where the gradient's norm is as many times the median of the steps before; 0: never."""
     wandb: str | None = None
     """Project of Weights & Biases to report to as well; its package is not part of the pinned set."""
-    runtime: str = "8h"
-    memory: str = "64GB"
+    runtime: Runtime = "8h"
+    memory: Memory = "64GB"
 
 
 class EvaluationExecution(Frozen):
     gpus: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 16
-    runtime: str = "8h"
-    memory: str = "64GB"
+    runtime: Runtime = "8h"
+    memory: Memory = "64GB"
 
 
 class JudgeExecution(Frozen):
@@ -69,7 +74,7 @@ class JudgeExecution(Frozen):
     """Seconds without any grade until the grading ends, whatever the reason; one that asks to wait longer ends it at once."""
     backoff: Annotated[float, Field(gt=0)] = 1.0
     """Seconds to wait after a failure; doubled with each one that follows."""
-    runtime: str = "2h"
+    runtime: Runtime = "2h"
 
 
 class Execution(Frozen):
@@ -79,5 +84,5 @@ class Execution(Frozen):
     evaluate: EvaluationExecution
     judge: JudgeExecution = JudgeExecution()
     prepare_workers: Annotated[int, Field(ge=1)] = 1
-    command: str = "python -m vdep"
+    command: Annotated[str, Field(min_length=1)] = "python -m vdep"
     """What jobs call; a wrapper may stand before it, such as a container's."""

@@ -14,6 +14,9 @@ _WORDS = {
     "Tuple should": "List should",
     "a valid tuple": "a list",
     "a valid dictionary( or instance of .*)?": "a mapping",
+    r"String should match pattern '\^\(\\d.*": "should be a time, such as 90m, 8h or 2d",
+    r"String should match pattern '\^\\d.*": "should be an amount of memory, such as 64GB",
+    r"String should match pattern '\^\[0-9a-f\].*": "should be a SHA-256: 64 of the digits 0-9, a-f",
     re.escape(f"String should match pattern '{NAME}'"): "names begin with one of a-z, 0-9; also '.', '_', '-' may follow",
 }
 """What pydantic says (regular expressions), and what it is called in YAML."""

@@ -27,7 +27,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
-Name = Annotated[str, Field(pattern=NAME)]
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Address = Annotated[str, Field(pattern=r"^https?://")]
 EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """``package.module:function``."""
@@ -91,7 +91,7 @@ class HubAsset(Frozen):
     """
 
     kind: Literal["hub"]
-    repo: str
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
     type: Literal["model", "dataset"] = "model"
     revision: str | None = None
     files: tuple[str, ...] = ()
@@ -106,8 +106,8 @@ class UrlAsset(Frozen):
 
     kind: Literal["url"]
     url: Address
-    sha256: str | None = None
-    size: int | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    size: Annotated[int, Field(ge=1)] | None = None
     mirror: Address | None = None
 
     @property
@@ -131,7 +131,7 @@ class LocalAsset(Frozen):
     """
 
     kind: Literal["local"]
-    path: Annotated[str, AfterValidator(os.path.expanduser)]
+    path: Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
     revision: str | None = None
 
 

@@ -49,7 +49,10 @@ class Run(NamedTuple):
 def _folder(value: str) -> str:
     if not value or set(value) & set("{}*?"):
         raise ValueError("should be a folder's path, without braces and wildcards")
-    return os.path.normpath(Path(value).expanduser())
+    folder = os.path.normpath(Path(value).expanduser())
+    if folder in (".", "/") or folder.split("/")[-1] == "..":
+        raise ValueError("should be a folder of its own")
+    return folder
 
 
 Folder = Annotated[str, AfterValidator(_folder)]
@@ -76,7 +79,7 @@ class Study(Frozen):
     """Datasets on which the text loss is measured during a stage, which changes nothing in it."""
     variants: Annotated[dict[Name, Variant], Removable]
     """Ways to train."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (42,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] = (42,)
     """Each run is made once for every seed, which decides its stage 1, its SFT and everything random in it."""
     benchmarks: Annotated[dict[Name, Benchmark], Removable]
     """What checkpoints are evaluated on."""
@@ -218,6 +221,9 @@ class Study(Frozen):
                 continue
             if settings.data not in self.datasets:
                 yield f"{where}: there is no dataset named {settings.data!r} (known: {', '.join(sorted(self.datasets))})"
+            image_tokens = self.models[model].vision_tower.image_tokens
+            if not entry.imported and settings.max_length <= image_tokens:
+                yield f"{where}: max_length: {settings.max_length} has no room for text beside {image_tokens} image tokens"
             if vdep is not None and stage == "pretrain":
                 yield from (f"{where}: {problem}" for problem in contradictions(vdep, settings))
 
