@@ -94,6 +94,23 @@ def evaluation_resources(graded_elsewhere=lambda wildcards: False):
     }
 
 
+# What is finished is compared: nothing of it starts a training, except what the targets of the command line need anyway.
+
+
+def asked_for():
+    """(key, file) of each score that the targets of the command line need anyway."""
+    wanted = set(comparable(STUDY))
+    return [
+        ((*run, benchmark), PLAN.scores(run, benchmark))
+        for run, benchmark in PLAN.asked(workflow.dag_settings.targets)
+        if (run, benchmark) in wanted
+    ]
+
+
+def what_is_finished():
+    return finished(PLAN, comparable(STUDY), {path for _, path in asked_for()}).model_dump_json()
+
+
 def before_the_first_job():
     """Refuse a second driver, a plan that needs GPUs this machine does not have, and one whose judge cannot grade."""
     try:

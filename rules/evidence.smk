@@ -2,20 +2,6 @@
 # What is finished is compared: nothing here starts a training, except where a target asks for tables or verdicts.
 
 
-def asked_for():
-    """(key, file) of each score that the targets of the command line need anyway."""
-    wanted = set(comparable(STUDY))
-    return [
-        ((*run, benchmark), PLAN.scores(run, benchmark))
-        for run, benchmark in PLAN.asked(workflow.dag_settings.targets)
-        if (run, benchmark) in wanted
-    ]
-
-
-def what_is_finished():
-    return finished(PLAN, comparable(STUDY), {path for _, path in asked_for()}).model_dump_json()
-
-
 rule comparison:
     """Every pair of arms, on every benchmark and pooled; and the verdicts."""
     input:
@@ -43,3 +29,23 @@ rule comparison:
         finished=lambda w: what_is_finished(),
     script:
         "../workflow_scripts/comparison.py"
+
+
+rule power:
+    """The smallest effects that some seeds can detect, and which of the paper's differences are smaller."""
+    input:
+        comparison=f"{RESULTS}/tables/comparison.json",
+        published=workflow.source_path("../config/published.csv"),
+    output:
+        csv=report(f"{RESULTS}/tables/power.csv", caption="captions/power.rst", category="Evidence"),
+        differences=f"{RESULTS}/tables/power_published.csv",
+        markdown=f"{RESULTS}/tables/power.md",
+        latex=f"{RESULTS}/tables/power.tex",
+        json=f"{RESULTS}/tables/power.json",
+    log:
+        f"{RESULTS}/logs/tables/power.log",
+    localrule: True
+    conda:
+        "../envs/vdep.yaml"
+    script:
+        "../workflow_scripts/power.py"

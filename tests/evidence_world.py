@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from vdep.evaluation.samples import write_samples
 from vdep.evaluation.scores import SCORERS, Scored
 from vdep.files import sha256, write_json
+from vdep.report.tables import Key
 from vdep.study.recipe import canonical_json
 from vdep.study.tables import Column
 
@@ -48,36 +49,63 @@ def questions_of(outcomes: np.ndarray, pictures: np.ndarray) -> list[Scored]:
     return [Scored(i, f"picture {p}", float(o)) for i, (o, p) in enumerate(zip(outcomes, pictures, strict=True))]
 
 
-def simulated(
-    folder: Path,
-    effects: Mapping[str, float],
-    seeds: Sequence[int],
-    benchmarks: Sequence[str],
-    rng: np.random.Generator,
-    *,
-    pictures: int = 100,
-    each: int = 2,
-    seed_spread: float = 0.01,
-    picture_spread: float = 0.15,
-) -> dict[tuple[str, str, str, str], Path]:
-    """A study: a question is answered rightly with a probability that depends on its picture, its arm and its seed.
+@dataclass(frozen=True)
+class World:
+    """How a simulated study comes about: what a question's answer depends on.
 
-    Args:
-        effects: variant -> what it adds to the probability.
-        seed_spread: standard deviation of what a run (arm and seed) adds to it.
-        picture_spread: of what a picture adds, in all runs alike.
+    ``effect`` of the treatment on the probability of a right answer, with ``interaction`` from picture to picture;
+    ``seed_spread`` of what a run (arm and seed) adds to it, in all benchmarks; pictures are easy or hard for all runs alike.
     """
-    files = {}
-    of_run = {(v, s): rng.normal(0, seed_spread) for v in effects for s in seeds}
-    for benchmark in benchmarks:
-        picture = np.repeat(np.arange(pictures), each)
-        difficulty = np.clip(0.6 + rng.normal(0, picture_spread, pictures), 0.2, 0.85)[picture]
-        for variant, effect in effects.items():
-            for seed in seeds:
-                right = rng.random(len(picture)) < difficulty + effect + of_run[variant, seed]
-                path = folder / variant / f"seed-{seed}" / f"{benchmark}.json"
-                files[MODEL, variant, f"seed-{seed}", benchmark] = write_evaluation(path, questions_of(right, picture))
-    return files
+
+    effect: float = 0.0
+    seeds: int = 5
+    benchmarks: int = 3
+    pictures: int = 100
+    each: int = 2
+    seed_spread: float = 0.005
+    interaction: float = 0.0
+
+    @property
+    def questions(self) -> int:
+        """Of one benchmark."""
+        return self.pictures * self.each
+
+    def studies(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Outcomes of ``n`` studies, (studies, arms, seeds, benchmarks, questions); the second arm is the treatment."""
+        easy = rng.random((n, 1, 1, self.benchmarks, self.pictures)) < 0.6
+        # far enough from 0 and 1 for every effect to be what it says
+        probability = np.where(easy, 0.9, 0.1)
+        run = rng.normal(0, self.seed_spread, (n, 2, self.seeds, 1, 1)).clip(-0.03, 0.03)
+        arm = np.array([0.0, 1.0])[:, None, None, None] * (
+            self.effect + self.interaction * rng.choice([-1, 1], (n, 1, 1, self.benchmarks, self.pictures))
+        )
+        return rng.random((n, 2, self.seeds, self.benchmarks, self.questions)) < np.repeat(
+            probability + run + arm, self.each, -1
+        )
+
+    @property
+    def disagreement(self) -> float:
+        """Share of the questions that two runs answer differently."""
+        return 2 * 0.9 * 0.1
+
+    @staticmethod
+    def differences(outcomes: np.ndarray) -> np.ndarray:
+        """Treatment minus reference in points of the mean over benchmarks, (studies, seeds)."""
+        scores = 100 * outcomes.mean((-1, -2))
+        return scores[:, 1] - scores[:, 0]
+
+
+def write_study(folder: Path, outcomes: np.ndarray, benchmarks: Sequence[str], each: int = 2) -> dict[Key, Path]:
+    """One study as files: (arms, seeds, benchmarks, questions)."""
+    pictures = np.arange(outcomes.shape[-1]) // each
+    return {
+        (MODEL, variant, f"seed-{s}", benchmark): write_evaluation(
+            folder / variant / f"seed-{s}" / f"{benchmark}.json", questions_of(outcomes[arm, s, b], pictures)
+        )
+        for arm, variant in enumerate(("baseline", "vdep"))
+        for s in range(outcomes.shape[1])
+        for b, benchmark in enumerate(benchmarks)
+    }
 
 
 def columns(benchmarks: Sequence[str]) -> dict[str, Column]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import world
-from evidence_world import MODEL, columns, questions_of, simulated, write_evaluation
+from evidence_world import MODEL, World, columns, questions_of, write_evaluation, write_study
 from scipy import stats
 from test_recipe import changed, paper_config
 
@@ -20,7 +20,7 @@ from vdep.evaluation.scores import Scored
 from vdep.report import comparison_text as text
 from vdep.report.comparison import build_comparison, provenance
 from vdep.report.evidence import Comparison, Definition, Difference
-from vdep.report.results import read_published
+from vdep.report.results import Key, read_published
 from vdep.report.verdicts import decide, judge
 from vdep.study.check import load_study
 from vdep.study.evidence import comparable, compared, comparison_definition, needed
@@ -62,10 +62,13 @@ def define(**changes: Any) -> Definition:
     )
 
 
-def study_of(tmp_path: Path, seeds: int, effect: float = 0.05, seed: int = 0, **kwargs: Any) -> Comparison:
-    rng = np.random.default_rng(seed)
-    files = simulated(tmp_path, {"baseline": 0.0, "vdep": effect}, range(seeds), BENCHMARKS, rng, **kwargs)
-    return build_comparison(define(), files, PUBLISHED)
+def study_of(tmp_path: Path, seeds: int, effect: float = 0.05) -> Comparison:
+    return build_comparison(define(), study_files(tmp_path, seeds, effect), PUBLISHED)
+
+
+def study_files(tmp_path: Path, seeds: int, effect: float = 0.05) -> dict[Key, Path]:
+    (outcomes,) = World(effect, seeds, len(BENCHMARKS)).studies(1, np.random.default_rng(0))
+    return write_study(tmp_path, outcomes, BENCHMARKS)
 
 
 def rows_of(path: Path) -> list[float]:
@@ -98,7 +101,7 @@ def test_over_seeds_the_difference_is_that_of_the_seeds_means_and_its_test_is_sc
 
 
 def test_two_checkpoints_are_told_as_such_and_get_no_test_and_no_verdict(tmp_path: Path) -> None:
-    comparison = study_of(tmp_path, 1, effect=0.2)
+    comparison = study_of(tmp_path, 1, effect=0.08)
     assert {d.basis for d in comparison.differences} == {"two checkpoints, no training noise"}
     assert all(d.p is None and d.p_adjusted is None and d.low < d.difference < d.high for d in comparison.differences)
     assert [v.verdict for v in comparison.verdicts] == ["cannot tell", "cannot tell"], "however large the difference"
@@ -182,7 +185,7 @@ def test_arms_that_were_not_asked_the_same_are_not_compared(tmp_path: Path) -> N
 
 
 def test_only_seeds_that_both_arms_have_are_paired_and_what_is_missing_is_named(tmp_path: Path) -> None:
-    files = simulated(tmp_path, {"baseline": 0.0, "vdep": 0.1}, range(4), BENCHMARKS, np.random.default_rng(0))
+    files = study_files(tmp_path, 4)
     del files[MODEL, "vdep", "seed-3", "gqa"], files[MODEL, "baseline", "seed-0", "gqa"]
     for seed in range(4):
         del files[MODEL, "vdep", f"seed-{seed}", "ai2d"]
@@ -224,7 +227,7 @@ def test_what_is_printed_is_what_was_computed(tmp_path: Path) -> None:
 
 
 def test_every_file_behind_a_number_is_named_with_the_rules(tmp_path: Path) -> None:
-    files = simulated(tmp_path, {"baseline": 0.0, "vdep": 0.1}, range(3), BENCHMARKS, np.random.default_rng(0))
+    files = study_files(tmp_path, 3)
     files[MODEL, "vdep", "seed-9", "gqa"] = files[MODEL, "vdep", "seed-0", "gqa"]
     record = provenance(build_comparison(define(), files, PUBLISHED), files)
     assert record["verdicts"]["rules_sha256"] == "0" * 64

@@ -22,7 +22,8 @@ asked = json.loads(snakemake.params.asked)
 files = {key: Path(path) for key, path, _ in done.scores}
 files |= {tuple(key): Path(path) for key, path in zip(asked, snakemake.input.asked, strict=True)}
 comparison = build_comparison(definition, files, read_published(Path(snakemake.input.published)), done.left_out)
-write_json(Path(snakemake.output.json), comparison.model_dump(mode="json"))
+# in the order of the configuration, which write_json would sort
+write_atomically(Path(snakemake.output.json), comparison.model_dump_json(indent=1) + "\n")
 for path, content in (
     (snakemake.output.csv, text.as_csv(comparison)),
     (snakemake.output.markdown, text.as_markdown(comparison)),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,19 +18,18 @@ import pandas as pd
 from ..artifacts import Scores
 from ..files import sha256
 from ..study.tables import Column
-from .evidence import OVER_SEEDS, TWO_CHECKPOINTS, Comparison, Definition, Difference, PublishedChange, SeedPair
+from .evidence import OVER_SEEDS, TWO_CHECKPOINTS, Comparison, Definition, Difference, SeedPair
 from .inference import cluster_interval, cluster_variance, crossed_interval, holm, t_interval
 from .paired import (
     Answered,
     Influence,
-    Measured,
     check_pair,
-    column_of,
     difference,
-    endpoint_of,
     gained_and_lost,
     read_answered,
 )
+from .published import Pair
+from .quantities import Quantity, benchmarks_of, quantities
 from .results import Key, Published
 from .verdicts import judge
 
@@ -46,12 +44,6 @@ class Answers:
             if column.benchmark is not None:
                 self._parts.setdefault(column.benchmark, []).append(column.part)
         self._read: dict[Key, Answered] = {}
-
-    def benchmarks(self, name: str) -> list[str]:
-        """Those that a column is computed from."""
-        column = self.columns[name]
-        parts = (b for part in (*column.mean_of, *column.sum_of) for b in self.benchmarks(part))
-        return [column.benchmark] if column.benchmark else list(dict.fromkeys(parts))
 
     def seeds(self, model: str, variants: Sequence[str], benchmarks: Sequence[str]) -> list[str]:
         """Seeds at which every variant was evaluated on every benchmark."""
@@ -84,7 +76,7 @@ def build_comparison(
     missing = list(left_out)
     for model in dict.fromkeys(model for model, *_ in definition.pairs):
         for pair in (pair for pair in definition.pairs if pair[0] == model):
-            found = [d for quantity in _quantities(definition) if (d := _difference(pair, quantity, answers, published))]
+            found = [d for quantity in quantities(definition) if (d := _difference(pair, quantity, answers, published))]
             family = [d for d in found if d.quantity in definition.family]
             adjusted = dict(zip((d.quantity for d in family), holm([d.p for d in family]), strict=True))
             differences += [d.model_copy(update={"p_adjusted": adjusted.get(d.quantity)}) for d in found]
@@ -97,36 +89,10 @@ def build_comparison(
     return Comparison(definition=definition, differences=tuple(differences), verdicts=tuple(verdicts), missing=tuple(missing))
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A number of a run: a column, or an endpoint on the scale from 0 to 100."""
-
-    name: str
-    label: str
-    maximum: float
-    columns: tuple[str, ...]
-    pooled: bool
-
-    def of(self, answered: Mapping[str, Answered], columns: Mapping[str, Column]) -> Measured:
-        return endpoint_of(answered, self.columns, columns) if self.pooled else column_of(answered, self.name, columns)
-
-
-def _quantities(definition: Definition) -> list[Quantity]:
-    """First the columns that are compared, then those that only endpoints need, then the endpoints."""
-    names = dict.fromkeys((*definition.family, *(c for e in definition.endpoints.values() for c in e.columns)))
-    columns = [(name, definition.columns[name]) for name in names]
-    return [
-        *(Quantity(name, column.label, column.maximum, (name,), False) for name, column in columns),
-        *(Quantity(name, e.label, 100.0, e.columns, True) for name, e in definition.endpoints.items()),
-    ]
-
-
-def _difference(
-    pair: tuple[str, str, str], quantity: Quantity, answers: Answers, published: Sequence[Published]
-) -> Difference | None:
+def _difference(pair: Pair, quantity: Quantity, answers: Answers, published: Sequence[Published]) -> Difference | None:
     """None where the arms have no seed in common with everything that the quantity is computed from."""
     model, *variants = pair
-    benchmarks = list(dict.fromkeys(b for column in quantity.columns for b in answers.benchmarks(column)))
+    benchmarks = list(dict.fromkeys(b for column in quantity.columns for b in benchmarks_of(column, answers.columns)))
     by_seed, paired, gained, lost, questions = [], [], 0, 0, 0
     for seed in answers.seeds(model, variants, benchmarks):
         arms = [{b: answers.read((model, variant, seed, b)) for b in benchmarks} for variant in variants]
@@ -170,26 +136,13 @@ def _difference(
         gained=gained / n,
         lost=lost / n,
         question_error=math.sqrt(fmean(variances)),
-        published=None if quantity.pooled else published_change(pair, quantity.name, published),
+        published=quantity.published(pair, answers.columns, published),
     )
 
 
 def _by_seed(source: str, paired: Sequence[Influence]) -> np.ndarray:
     """(seeds, clusters): what each cluster of a source contributes to the difference of each seed."""
     return pd.concat([influence[source] for influence in paired], axis=1).to_numpy().T
-
-
-def published_change(pair: tuple[str, str, str], column: str, published: Sequence[Published]) -> PublishedChange | None:
-    """Of two numbers in one table of the paper, or else of the first of each."""
-    model, treatment, reference = pair
-    cells = [p for p in published if p.model == model and p.column == column and not p.of_others]
-    after, before = ([p for p in cells if p.run == run] for run in (treatment, reference))
-    both = [(a, b) for a in after for b in before]
-    if not both:
-        return None
-    a, b = next(((a, b) for a, b in both if a.table == b.table), both[0])
-    tables = tuple(dict.fromkeys((a.table, b.table)))
-    return PublishedChange(treatment=a.printed, reference=b.printed, change=float(a.value - b.value), tables=tables)
 
 
 def provenance(comparison: Comparison, files: Mapping[Key, Path]) -> dict[str, Any]:

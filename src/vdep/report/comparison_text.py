@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from .evidence import OVER_SEEDS, TWO_CHECKPOINTS, Comparison, Difference, JudgedClaim
@@ -36,10 +36,10 @@ def count(value: float) -> str:
 
 def as_csv(comparison: Comparison) -> str:
     """One line per pair and quantity."""
-    return _csv(FIELDS, [_line(d) for d in comparison.differences])
+    return csv_of(FIELDS, [_line(d) for d in comparison.differences])
 
 
-def _csv(fields: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
+def csv_of(fields: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
@@ -129,7 +129,7 @@ def as_markdown(comparison: Comparison) -> str:
     """A table for each pair."""
     lines = ["# Comparison, question by question", ""]
     for pair, found in _pairs(comparison):
-        lines += [f"## {_title(pair)}", "", _seeds(found), "", *_markdown(_heads(comparison, pair), map(_row, found)), ""]
+        lines += [f"## {_title(pair)}", "", _seeds(found), "", *markdown_table(_heads(comparison, pair), map(_row, found)), ""]
     if not comparison.differences:
         lines += ["There are no two evaluated arms of one model yet.", ""]
     lines += [line for note in notes(comparison) for line in (note, "")]
@@ -138,7 +138,7 @@ def as_markdown(comparison: Comparison) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _markdown(heads: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]], left: int = 1) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
     ruler = "---|" * left + "---:|" * (len(heads) - left)
     return [f"| {' | '.join(heads)} |", f"|{ruler}", *(f"| {' | '.join(row)} |" for row in rows)]
 
@@ -196,7 +196,7 @@ def verdicts_csv(comparison: Comparison) -> str:
             for part in judged.parts
         ]
         rows += [claim | part for part in parts or [{}]]
-    return _csv(VERDICT_FIELDS, rows)
+    return csv_of(VERDICT_FIELDS, rows)
 
 
 VERDICT_HEADS = ("claim", "who says so", "model", "on", "verdict", "difference", "why")
@@ -227,7 +227,7 @@ def _rules_note(comparison: Comparison) -> str:
 def verdicts_markdown(comparison: Comparison) -> str:
     rows = [_verdict_row(judged) for judged in comparison.verdicts]
     note = [comparison.definition.note] if comparison.definition.note else []
-    lines = ["# Verdicts", "", *_markdown(VERDICT_HEADS, rows, left=7), "", _rules_note(comparison)]
+    lines = ["# Verdicts", "", *markdown_table(VERDICT_HEADS, rows, left=7), "", _rules_note(comparison)]
     return "\n".join([*lines, *(line for text in note for line in ("", text))]) + "\n"
 
 

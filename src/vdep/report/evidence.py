@@ -29,6 +29,8 @@ class Definition(Frozen):
     """The columns over which p values of a pair are adjusted."""
     columns: dict[str, Column]
     """Those, those of endpoints, and the columns that they are made of."""
+    questions: dict[str, int | None] = Field(default_factory=dict)
+    """Of each benchmark, where that is known before anything is evaluated."""
     left_out: tuple[str, ...] = ()
     """Columns that need a judge, where none is configured."""
     roles: dict[str, str] = Field(default_factory=dict)
@@ -69,6 +71,7 @@ class PublishedChange(Frozen):
 
     treatment: str
     reference: str
+    """As printed, or as far as it follows from what is printed."""
     change: float
     tables: tuple[str, ...]
     """Where both stand: of config/published.csv."""

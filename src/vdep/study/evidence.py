@@ -10,7 +10,7 @@ from .messages import missing
 from .recipe import canonical_json
 from .study import Run, Study
 
-TABLES = ("comparison", "verdicts", "power", "results")
+TABLES = ("comparison", "verdicts", "power", "power_published", "results")
 """Files among the tables that are no table of the configuration."""
 
 
@@ -86,6 +86,7 @@ def comparison_definition(study: Study) -> dict[str, Any]:
         "pairs": compared(study),
         "family": [name for name in study.comparison.columns if name in columns],
         "columns": {name: study.columns[name].model_dump(mode="json") for name in parts},
+        "questions": {b: study.benchmarks[b].samples for c in columns for b in study.column_benchmarks(c)},
         "left_out": [name for name in study.comparison.columns if study.left_out(name)],
         "roles": dict(study.roles),
         "only_model": study.only_model,
