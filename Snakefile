@@ -16,6 +16,7 @@ configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/finished.smk"
 include: "rules/assets.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
@@ -25,6 +26,7 @@ include: "rules/tables.smk"
 include: "rules/audit.smk"
 include: "rules/figures.smk"
 include: "rules/evidence.smk"
+include: "rules/report.smk"
 
 
 rule all:

@@ -10,10 +10,8 @@ from snakemake.exceptions import WorkflowError
 from vdep.assets.lock import check_downloads
 from vdep.errors import UserError
 from vdep.evaluation import grades
-from vdep.report.finished import finished
 from vdep.run import driver
 from vdep.study import targets
-from vdep.study.evidence import comparable, comparison_definition
 from vdep.study.plan import Plan
 from vdep.study.recipe import canonical_json
 from vdep.study.study import Run
@@ -48,7 +46,6 @@ wildcard_constraints:
 
 
 from vdep.study import targets
-from vdep.study.evidence import comparable, comparison_definition
 
 
 def refuse(message):
@@ -92,23 +89,6 @@ def evaluation_resources(graded_elsewhere=lambda wildcards: False):
         "runtime": lambda wildcards: "1h" if graded_elsewhere(wildcards) else execution.runtime,
         "execution": canonical_json({**settings, "cache": f"{RESOURCES}/cache/datasets"}),
     }
-
-
-# What is finished is compared: nothing of it starts a training, except what the targets of the command line need anyway.
-
-
-def asked_for():
-    """(key, file) of each score that the targets of the command line need anyway."""
-    wanted = set(comparable(STUDY))
-    return [
-        ((*run, benchmark), PLAN.scores(run, benchmark))
-        for run, benchmark in PLAN.asked(workflow.dag_settings.targets)
-        if (run, benchmark) in wanted
-    ]
-
-
-def what_is_finished():
-    return finished(PLAN, comparable(STUDY), {path for _, path in asked_for()}).model_dump_json()
 
 
 def before_the_first_job():

@@ -13,7 +13,7 @@ import numpy as np
 from vdep.evaluation.samples import write_samples
 from vdep.evaluation.scores import SCORERS, Scored
 from vdep.files import sha256, write_json
-from vdep.report.tables import Key
+from vdep.report.results import Key
 from vdep.study.recipe import canonical_json
 from vdep.study.tables import Column
 

@@ -7,7 +7,7 @@ from vdep.files import write_atomically
 from vdep.report import power_text as text
 from vdep.report.evidence import Comparison
 from vdep.report.power import build_power
-from vdep.report.tables import read_published
+from vdep.report.results import read_published
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

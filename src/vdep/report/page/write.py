@@ -1,0 +1,96 @@
+"""The page as a file: everything that is gathered as JSON, in the one script tag that the rest of the page reads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import shutil
+from pathlib import Path
+
+from ...files import write_atomically
+from . import curves, evidence, maps, origin, room
+from .cells import sheet, tables
+from .content import Page
+from .request import Request
+from .room import Room
+
+HERE = Path(__file__).parent
+SCRIPTS = ("dom.js", "charts.js", "tables.js", "attention.js", "answers.js", "page.js")
+
+
+def gather(request: Request, checkout: Path, space: Room) -> tuple[Page, list[str]]:
+    """The page, and the benchmarks that need a page of their own."""
+    differences = evidence.differences(request)
+    answers, incomplete = room.one_page(request, space)
+    page = Page(
+        title=request.title,
+        note=request.note,
+        claims=evidence.claims(request),
+        differences=differences,
+        tables=tables(request, differences),
+        others=tuple(sheet(Path(file), name) for name, file in request.others.items()),
+        power=evidence.sheets(request, "power", "What can be detected"),
+        audit=evidence.sheets(request, "audit", "The printed numbers, audited"),
+        curves=curves.curves(request),
+        attention=maps.views(request),
+        answers=answers,
+        origin=origin.origin(request, checkout),
+    )
+    parts = {
+        "verdicts": page.claims,
+        "comparison": page.differences,
+        **{name: getattr(page, name) for name in ("tables", "power", "audit", "curves", "attention", "answers")},
+    }
+    missing = {name: evidence.MISSING[name] for name, part in parts.items() if not part}
+    return page.model_copy(update={"missing": missing}), incomplete
+
+
+def build(request: Request, checkout: Path, output: Path, folder: Path, log: Path, space: Room | None = None) -> None:
+    """Write the page, and into ``folder`` one for each benchmark that it shows only in part; ``log``: how large they are."""
+    space = space or Room()
+    page, incomplete = gather(request, checkout, space)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    written = []
+    for name in incomplete:
+        label = next(b.label for b in request.benchmarks if b.name == name)
+        more = Page(
+            title=f"{request.title}: {label}",
+            note=request.note,
+            home=f"../{output.name}",
+            answers=room.further_page(request, name, space),
+        )
+        written.append(folder / f"{name}.html")
+        write_atomically(written[-1], as_html(more))
+    write_atomically(output, as_html(page))
+    write_atomically(log, "".join(f"{path}: {path.stat().st_size:,} bytes\n" for path in (output, *written)))
+
+
+def as_html(page: Page) -> str:
+    """One file that needs no other, and whose own policy lets it fetch none."""
+    style = (HERE / "style.css").read_text()
+    script = "(() => {\n'use strict';\n" + "\n".join((HERE / name).read_text() for name in SCRIPTS) + "\n})();\n"
+    parts = {
+        "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+        "title": html.escape(page.title),
+        "style": style,
+        "data": as_json(page),
+        "script": script,
+    }
+    text = (HERE / "template.html").read_text()
+    head, *rest = text.split("{{")
+    # one pass: what is filled in may itself hold the marks of the template
+    return head + "".join(parts[piece.split("}}", 1)[0]] + piece.split("}}", 1)[1] for piece in rest)
+
+
+def as_json(page: Page) -> str:
+    """JSON that cannot end the tag that it stands in, nor open a comment there: ``<`` is written as an escape."""
+    content = page.model_dump(mode="json", exclude_defaults=True)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
