@@ -43,9 +43,14 @@ SCORED = either_of(MEASURED - set(STUDY.submission_benchmarks))
 wildcard_constraints:
     asset=either_of(STUDY.assets),
     prepared=either_of(PLAN.preparations),
-
-
-from vdep.study import targets
+    validated=either_of(PLAN.validations),
+    model=either_of([STUDY.only_model] if STUDY.only_model else STUDY.models),
+    variant=either_of(STUDY.variants),
+    seed=f"{SEEDS}|imported",
+    benchmark=either_of(MEASURED),
+    table=either_of(PLAN.shown & set(STUDY.tables)),
+    figure=either_of(PLAN.shown & set(STUDY.figures)),
+    losses=either_of(PLAN.shown & set(STUDY.loss_figures)),
 
 
 def refuse(message):
@@ -79,8 +84,7 @@ def stage_threads(stage):
 
 
 def evaluation_resources(graded_elsewhere=lambda wildcards: False):
-    execution = EXECUTION.evaluate
-    gpus = execution.gpus if EXECUTION.device == "cuda" else 0
+    execution, gpus = EXECUTION.evaluate, EXECUTION.evaluate.gpus if EXECUTION.device == "cuda" else 0
     settings = {"threads": execution.threads, "batch_size": execution.batch_size, "device": EXECUTION.device}
     return {
         # what a server graded is scored without a model
@@ -95,10 +99,9 @@ def before_the_first_job():
     """Refuse a second driver, a plan that needs GPUs this machine does not have, and one whose judge cannot grade."""
     try:
         driver.lock(CHECKOUT / ".snakemake")
-        jobs = [job for job in workflow.dag.needrun_jobs()]
-        needing = sorted({job.rule.name for job in jobs if (job.resources.get("gpu") or 0) > 0})
-        if workflow.local_exec and needing:
-            driver.require_gpu(needing)
+        jobs = list(workflow.dag.needrun_jobs())
+        if workflow.local_exec and (needing := {job.rule.name for job in jobs if (job.resources.get("gpu") or 0) > 0}):
+            driver.require_gpu(sorted(needing))
         check_downloads(STUDY.assets, PLAN.asset, {output for job in jobs for output in job.output})
         if any(job.rule.name == "grade" and job.is_local for job in jobs):
             # before hours of GPUs are spent on what nobody will grade
