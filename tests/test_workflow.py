@@ -76,7 +76,7 @@ def test_the_controls() -> None:
     jobs = planned("controls")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["table"]) == (13, 13, 138, 3)
     both = planned("all", "controls")
-    assert (both["pretrain"], both["finetune"], both["evaluate"], both["table"]) == (21, 21, 245, 9), "eleven more, and 99"
+    assert (both["pretrain"], both["finetune"], both["evaluate"], both["table"]) == (21, 21, 259, 9), "eleven more, and 113"
 
 
 def test_one_model_and_one_stage_can_be_asked_for() -> None:
@@ -309,7 +309,9 @@ def test_what_runs_again(finished: Path) -> None:
     assert not again(finished), "a finished plan has nothing to do"
 
     for path in [*finished.glob("rules/*.smk"), *finished.glob("src/**/*.py"), *finished.glob("config/*.yaml")]:
-        path.touch()
+        # as published.csv is, it is data of the tables
+        if path.name != "audit.yaml":
+            path.touch()
     assert not again(finished), "touching a file runs nothing again"
 
     before = variants.read_text()
