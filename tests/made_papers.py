@@ -133,8 +133,6 @@ def plant_digit(paper: list[Published], rounding: str, chance: random.Random, co
 def plant_total(paper: list[Published], rounding: str, chance: random.Random, columns: tuple[str, ...]) -> Planted:
     """A sum or a mean off by a unit of its last place, where that is not another way to print it."""
     scores = {(p.table, p.model, p.run, p.column): p for p in paper if p.run != CHANGE}
-    spoilt = suspicious(paper).findings
-    assert not spoilt
     while True:
         victim = chance.choice([p for p in scores.values() if p.column in columns and p.run == "vdep"])
         text = f"{victim.value + chance.choice([-1, 1]) * Decimal('0.01')}"

@@ -126,7 +126,7 @@ def test_every_published_column_says_what_it_can_hold() -> None:
 def test_words_are_careful_and_every_finding_has_its_line() -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(FOUND))))
     assert len(rows) == len(FOUND.findings)
-    assert {row["check"] for row in rows} == set(CHECKS) - {"change"}
+    assert {row["check"] for row in rows} == set(CHECKS) - {"change", "range"}
     assert not [f for f in FOUND.findings if "wrong" in f.words or "error" in f.words]
     printed = {(p.table, p.model, p.run, p.column): p.printed for p in PAPERS}
     assert all(printed[f.cell] == f.printed for f in FOUND.findings)
@@ -223,6 +223,21 @@ def test_negative_changes_are_cut_towards_zero(value: str, text: str, is_so: boo
     assert two_decimals(Fraction("-1/1000")) == "0.00"
 
 
+@pytest.mark.parametrize(
+    ("column", "text", "check"),
+    [
+        ("okvqa", "100.01", "range"),
+        ("okvqa", "-0.01", "range"),
+        ("gqa", "100.01", "granularity"),
+        ("gqa", "-1.00", "granularity"),
+    ],
+)
+def test_no_score_is_below_zero_or_above_the_highest(column: str, text: str, check: str) -> None:
+    found = audit([Published("table1", "llava-7b", "vdep", column, text)], EXPECTATIONS, {})
+    assert [f.check for f in found.findings] == [check]
+    assert not audit([Published("table1", "llava-7b", "vdep", column, "100.00")], EXPECTATIONS, {}).findings
+
+
 # -- made papers
 
 TWENTY = [kind for kind in KINDS for _ in range(3)] + ["a digit off the lattice", "a digit off the lattice"]
@@ -293,6 +308,7 @@ def test_a_column_nobody_described_and_no_cells_at_all_are_no_error() -> None:
     [
         ("columns: {gqa: {questions: 0, source: s}}", "columns.gqa.questions"),
         ("columns: {gqa: {questions: 5, points: 5, source: s}}", "exactly one of"),
+        ("columns: {a: {any: why, source: s}}", "any needs it"),
         ("columns: {total: {sum_of: [gqa], source: s}}", "columns.total: gqa is no column"),
         ("columns: {a: {points: 5, source: s}}\ndenominators: {a: {columns: [a], low: 1, high: 2}}", "should have `questions`"),
         ("columns: {a: {questions: 5, source: s}}\ndenominators: {a: {columns: [a], low: 3, high: 2}}", "low is above high"),
@@ -314,7 +330,9 @@ def test_expectations_that_cannot_be_are_refused_by_their_key(tmp_path: Path, wr
 
 
 def test_of_two_conventions_the_rarer_change_is_told_and_the_common_one_is_not() -> None:
-    expectations = Expectations.model_validate({"columns": {f"c{i}": {"any": "soft", "source": "s"} for i in range(20)}})
+    expectations = Expectations.model_validate(
+        {"columns": {f"c{i}": {"any": "soft", "up_to": 100, "source": "s"} for i in range(20)}}
+    )
 
     def rows(odd: int) -> list[Published]:
         made = []

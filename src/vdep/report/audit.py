@@ -25,6 +25,7 @@ from .results import Published
 
 CHECKS = {
     "granularity": "cannot be a score of so many questions",
+    "range": "is below or above all scores",
     "denominator": "fits another number of questions",
     "sum": "is not the sum or the mean of the scores",
     "change": "is not the difference of the two rows above",
@@ -68,6 +69,7 @@ def audit(published: Sequence[Published], expectations: Expectations, protocols:
     counted = {name: column for name, column in columns.items() if name not in in_doubt}
     findings = (
         *checks.granularity(cells, counted),
+        *checks.out_of_range(cells, columns),
         *checks.denominators(searches),
         *checks.sums(cells, columns),
         *checks.changes(cells, columns),

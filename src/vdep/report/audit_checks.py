@@ -105,6 +105,17 @@ def _where(values: Sequence[tuple[Fraction, ...]], mask: np.ndarray) -> list[tup
     return [value for value, kept in zip(values, mask, strict=True) if kept]
 
 
+def out_of_range(cells: pd.DataFrame, columns: Mapping[str, PrintedColumn]) -> Iterator[Finding]:
+    """Cells below zero, or above the highest score of a column that may hold any number up to it."""
+    for name, group in scores_of(cells).groupby("column", sort=False):
+        if (column := columns.get(str(name))) and column.up_to is not None:
+            values = group["printed"].map(Decimal)
+            rows = group[(values < 0) | (values > column.up_to)]
+            yield from _found(
+                rows, "range", [""] * len(rows), [f"cannot be: scores are from 0 to {column.up_to:,}"] * len(rows)
+            )
+
+
 # -- denominators
 
 

@@ -44,7 +44,9 @@ class PrintedColumn(Frozen):
     mean_of: tuple[Name, ...] = ()
     """The mean of other columns."""
     any: str | None = None
-    """Why any number may be one."""
+    """Why any number up to ``up_to`` may be one."""
+    up_to: Count | None = None
+    """The highest score, where any number may be one."""
     source: str
     """Where this is known from."""
 
@@ -53,6 +55,8 @@ class PrintedColumn(Frozen):
         kinds = (self.questions, self.points, self.pictures, self.sum_of, self.mean_of, self.any)
         if sum(bool(kind) for kind in kinds) != 1:
             raise ValueError("give exactly one of questions, points, pictures, sum_of, mean_of, any")
+        if (self.up_to is None) != (self.any is None):
+            raise ValueError("up_to belongs to any, and any needs it")
         return self
 
     @property
