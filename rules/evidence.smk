@@ -5,7 +5,7 @@
 rule comparison:
     """Every pair of arms, on every benchmark and pooled; and the verdicts."""
     input:
-        asked=lambda w: [path for _, path in asked_for()],
+        asked=lambda w: [path for _, path in asked_for(comparable(STUDY))],
         published=workflow.source_path("../config/published.csv"),
         rules=workflow.source_path("../config/verdicts.yaml"),
     output:
@@ -25,8 +25,8 @@ rule comparison:
     params:
         # in the order of the configuration
         definition=lambda w: json.dumps(comparison_definition(STUDY)),
-        asked=lambda w: canonical_json([key for key, _ in asked_for()]),
-        finished=lambda w: what_is_finished(),
+        asked=lambda w: canonical_json([key for key, _ in asked_for(comparable(STUDY))]),
+        finished=lambda w: what_is_finished(comparable(STUDY)),
     script:
         "../workflow_scripts/comparison.py"
 
@@ -49,3 +49,21 @@ rule power:
         "../envs/vdep.yaml"
     script:
         "../workflow_scripts/power.py"
+
+
+rule tidy:
+    """Every number of every finished evaluation, one a line."""
+    input:
+        lambda w: [path for _, path in asked_for(PLAN.all_scores)],
+    output:
+        report(f"{RESULTS}/tables/results.csv", caption="captions/results.rst", category="Evidence"),
+    log:
+        f"{RESULTS}/logs/tables/results.log",
+    localrule: True
+    conda:
+        "../envs/vdep.yaml"
+    params:
+        asked=lambda w: canonical_json([key for key, _ in asked_for(PLAN.all_scores)]),
+        finished=lambda w: what_is_finished(PLAN.all_scores),
+    script:
+        "../workflow_scripts/tidy.py"

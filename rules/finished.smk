@@ -10,19 +10,15 @@ from vdep.report.page import request
 from vdep.study.evidence import comparable, comparison_definition
 
 
-def asked_for():
-    """(key, file) of each score that the targets of the command line need anyway."""
-    wanted = set(comparable(STUDY))
-    return [
-        ((*run, benchmark), PLAN.scores(run, benchmark))
-        for run, benchmark in PLAN.asked(workflow.dag_settings.targets)
-        if (run, benchmark) in wanted
-    ]
+def asked_for(wanted):
+    """(key, file) of each wanted score that the targets of the command line need anyway."""
+    asked = set(PLAN.asked(workflow.dag_settings.targets))
+    return [((*run, benchmark), PLAN.scores(run, benchmark)) for run, benchmark in wanted if (run, benchmark) in asked]
 
 
-def what_is_finished():
-    """Scores that can be compared, as JSON."""
-    return finished(PLAN, comparable(STUDY), {path for _, path in asked_for()}).model_dump_json()
+def what_is_finished(wanted):
+    """Of some scores those that are there and are of the configuration, as JSON."""
+    return finished(PLAN, wanted, {path for _, path in asked_for(wanted)}).model_dump_json()
 
 
 def page_request():

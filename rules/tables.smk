@@ -2,7 +2,7 @@
 
 
 rule table:
-    """One table as CSV and Markdown, with the origin of every number."""
+    """One table as CSV, Markdown and LaTeX, with the origin of every number."""
     input:
         scores=lambda w: [PLAN.scores(run, benchmark) for run, benchmark in PLAN.evaluations[w.table]],
         published=workflow.source_path("../config/published.csv"),
@@ -12,6 +12,7 @@ rule table:
             f"{RESULTS}/tables/{{table}}.csv", caption="captions/table.rst", category="Tables", labels={"table": "{table}"}
         ),
         markdown=f"{RESULTS}/tables/{{table}}.md",
+        latex=f"{RESULTS}/tables/{{table}}.tex",
         provenance=f"{RESULTS}/tables/{{table}}.provenance.json",
     log:
         f"{RESULTS}/logs/tables/{{table}}.log",

@@ -79,7 +79,9 @@ def build_comparison(
             found = [d for quantity in quantities(definition) if (d := _difference(pair, quantity, answers, published))]
             family = [d for d in found if d.quantity in definition.family]
             adjusted = dict(zip((d.quantity for d in family), holm([d.p for d in family]), strict=True))
-            differences += [d.model_copy(update={"p_adjusted": adjusted.get(d.quantity)}) for d in found]
+            # what only endpoints are made of is adjusted as if it was one more
+            others = {d.quantity: holm([*(f.p for f in family), d.p])[-1] for d in found if not d.pooled} | adjusted
+            differences += [d if d.pooled else d.model_copy(update={"p_adjusted": others[d.quantity]}) for d in found]
             absent = [definition.columns[name].label for name in definition.family if name not in adjusted]
             if absent:
                 where = ", ".join(absent) if found else "any benchmark"

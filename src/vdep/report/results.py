@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +17,10 @@ from ..study.tables import Column
 
 Key = tuple[str, str, str, str]
 """(model, variant, seed, benchmark); the seed is ``seed-42``, or ``imported`` for a checkpoint that others trained."""
+
+
+Interval = Callable[[Mapping[str, Path], str, Mapping[str, Column]], tuple[float, float]]
+"""(benchmark -> scores of one run, column, columns) -> its 95% interval over clusters of questions."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,19 @@ class Cell:
 class Results:
     """The evaluations at hand."""
 
-    def __init__(self, files: Mapping[Key, Path], recipes: Mapping[Key, tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        files: Mapping[Key, Path],
+        recipes: Mapping[Key, tuple[str, str]] | None = None,
+        interval: Interval | None = None,
+    ) -> None:
         """
         Args:
             recipes: the digests of the checkpoint's and of the evaluation's recipe, which the scores have to be of.
+            interval: of a column that is a mean or a sum of others (``combined.interval``); None leaves it out.
         """
         self.files = files
+        self.interval = interval
         self.recipes = recipes or {}
         self._read: dict[Key, Scores] = {}
 
@@ -128,9 +139,16 @@ class Results:
             return self._part((model, variant, seed, column.benchmark), column.part)
         parts = [self._of_seed(model, variant, seed, part, columns) for part in (*column.mean_of, *column.sum_of)]
         divisor = len(parts) if column.mean_of else 1
+        low, high = None, None
+        if self.interval is not None:
+            files = {b: path for (m, v, s, b), path in self.files.items() if (m, v, s) == (model, variant, seed)}
+            low, high = self.interval(files, name, columns)
         squares = [None if p.sensitivity is None else p.sensitivity**2 / divisor for p in parts]
         return Cell(
             by_seed={seed: math.fsum(p.value for p in parts) / divisor},
+            low=low,
+            high=high,
+            clusters=parts[0].clusters if low is not None and len({p.clusters for p in parts}) == 1 else None,
             # the parts are of different questions, so what single outcomes move adds up in squares
             sensitivity=None if (total := _combined(squares, divisor)) is None else math.sqrt(total),
             blind=_combined([p.blind for p in parts], divisor),

@@ -147,8 +147,8 @@ def missing_references(study: Study) -> Iterator[str]:
         if key in study.loss_figures:
             yield f"loss_figures.{key}: there is another figure of that name"
     for key, target in study.targets.items():
-        if not (target.targets or target.tables or target.figures):
-            yield f"targets.{key}: builds nothing; name targets, tables or figures, or take it away with {key}: null"
+        if not (target.targets or target.tables or target.figures or target.verdicts):
+            yield f"targets.{key}: builds nothing; name targets, tables, figures or verdicts, or take it away with {key}: null"
         for name in target.targets:
             yield from missing(name, "target", study.targets, f"targets.{key}.targets")
         for name in target.tables:

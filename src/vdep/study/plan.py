@@ -11,7 +11,7 @@ import yaml
 
 from ..errors import ConfigError
 from .check import load_study, missing_files
-from .evidence import needed
+from .evidence import comparable, needed
 from .recipe import PreparationRecipe, canonical_json
 from .settings import STAGES, LocalAsset, ShippedAsset, Stage
 from .study import IMPORTED, Run, Study, apply_lock
@@ -156,6 +156,13 @@ class Plan:
                 runs += study.sides(key) if key in study.figures else study.runs(study.loss_figures[key])
             runs += study.claimed_runs(target)
         return list(dict.fromkeys(runs))
+
+    @property
+    def all_scores(self) -> list[tuple[Run, str]]:
+        """(run, benchmark) of everything that a table or a claim could ask for."""
+        study = self.study
+        scores = [score for table in self.evaluations.values() for score in table] + needed(study, study.claims)
+        return list(dict.fromkeys([*scores, *comparable(study)]))
 
     def asked(self, targets: Iterable[str]) -> list[tuple[Run, str]]:
         """(run, benchmark) of the scores that targets, or tables by their files, need."""
