@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def write_evaluation(path: Path, questions: Sequence[Scored], scorer: str = "mea
     benchmark = path.stem
     samples = path.with_suffix(".samples.jsonl.gz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_samples(samples, {"seen": [asdict(q) for q in questions], "blind": [asdict(q.otherwise()) for q in questions]})
+    write_samples(samples, {"seen": [vars(q) for q in questions], "blind": [vars(questions[0].otherwise())]})
     recipe = {"benchmark": benchmark, "settings": {"scorer": scorer, "asset": asset or benchmark}}
     parts = {}
     for name, statistic in SCORERS[scorer].parts.items():
