@@ -75,6 +75,7 @@ def build_comparison(
     differences: list[Difference] = []
     missing = list(left_out)
     for model in dict.fromkeys(model for model, *_ in definition.pairs):
+        nothing: list[str] = []
         for pair in (pair for pair in definition.pairs if pair[0] == model):
             found = [d for quantity in quantities(definition) if (d := _difference(pair, quantity, answers, published))]
             family = [d for d in found if d.quantity in definition.family]
@@ -83,9 +84,12 @@ def build_comparison(
             others = {d.quantity: holm([*(f.p for f in family), d.p])[-1] for d in found if not d.pooled} | adjusted
             differences += [d if d.pooled else d.model_copy(update={"p_adjusted": others[d.quantity]}) for d in found]
             absent = [definition.columns[name].label for name in definition.family if name not in adjusted]
-            if absent:
-                where = ", ".join(absent) if found else "any benchmark"
-                missing.append(f"{model}, {pair[1]} against {pair[2]}: not both evaluated at one seed on {where}")
+            if not found:
+                nothing.append(f"{pair[1]} against {pair[2]}")
+            elif absent:
+                missing.append(f"{model}, {pair[1]} against {pair[2]}: not both evaluated at one seed on {', '.join(absent)}")
+        if nothing:
+            missing.append(f"{model}: not both evaluated at one seed on any benchmark: {', '.join(nothing)}")
         answers.forget(model)
     verdicts = judge(definition, differences)
     return Comparison(definition=definition, differences=tuple(differences), verdicts=tuple(verdicts), missing=tuple(missing))

@@ -233,4 +233,4 @@ def verdicts_markdown(comparison: Comparison) -> str:
 
 def verdicts_latex(comparison: Comparison) -> str:
     rows = [_verdict_row(judged) for judged in comparison.verdicts]
-    return tabular(VERDICT_HEADS, rows, "Verdicts", "verdicts", [_rules_note(comparison)], left=7)
+    return tabular(VERDICT_HEADS, rows, "Verdicts", "verdicts", [_rules_note(comparison)], "p{4cm}p{3cm}lp{2cm}lrp{3cm}")

@@ -31,16 +31,20 @@ def _characters(text: str) -> str:
 
 
 def tabular(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str, notes: Sequence[str] = (), left: int = 1
+    heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str, notes: Sequence[str] = (), columns: str = ""
 ) -> str:
-    """A table whose first ``left`` columns are words and the others numbers; a row that equals ``()`` is a rule."""
+    """A table; a row that equals ``()`` is a rule.
+
+    Args:
+        columns: how they are set, as LaTeX has it; else the first is words and the others are numbers.
+    """
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(caption)}}}",
         rf"\label{{tab:{label}}}",
-        rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(heads) - left)}}}",
+        rf"\begin{{tabular}}{{{columns or 'l' + 'r' * (len(heads) - 1)}}}",
         r"\toprule",
         " & ".join(map(escaped, heads)) + r" \\",
         r"\midrule",
@@ -64,7 +68,7 @@ def table_latex(table: BuiltTable, name: str) -> str:
     seeds = {cell["n"] for cell in table.cells.values() if "n" in cell}
     notes = [f"Mean over {' or '.join(sorted(seeds))} seeds ± their standard deviation." if seeds else "One seed (n = 1)."]
     heads = ("model", "run", *(table.labels[name] for name in table.columns))
-    return tabular(heads, rows, table.title, name, [*notes, *dict.fromkeys(table.notes)], left=2)
+    return tabular(heads, rows, table.title, name, [*notes, *dict.fromkeys(table.notes)], "ll" + "r" * len(table.columns))
 
 
 def _lines(table: BuiltTable, model: str, run: str) -> Iterator[tuple[str, tuple[str, ...]]]:
