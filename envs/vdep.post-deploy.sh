@@ -40,6 +40,7 @@ evaluate==0.4.6
 fastjsonschema==2.22.3
 filelock==4.2.11
 fonttools==4.68.0
+formulaic==1.2.2
 frozenlist==1.8.0
 fsspec==2026.9.0
 gitdb==4.0.12
@@ -58,6 +59,7 @@ hypothesis==6.170.15
 idna==3.20
 immutables==0.21
 iniconfig==2.3.1
+interface-meta==2.0.1
 jinja2==3.1.6
 joblib==1.6.0
 jsonschema-specifications==2025.9.1
@@ -91,6 +93,7 @@ packaging==25.0
 pandas==3.1.1
 pathspec==1.1.1
 pathvalidate==3.3.1
+patsy==1.0.3
 pillow==13.0.0
 platformdirs==4.14.7
 pluggy==1.7.0
@@ -122,8 +125,7 @@ ruff==0.17.6
 sacrebleu==2.6.0
 safetensors==0.8.0
 scikit-learn==1.9.1
-scipy==1.17.1 ; python_full_version < '3.12'
-scipy==1.18.1 ; python_full_version >= '3.12'
+scipy==1.17.1
 sentencepiece==0.2.3
 setuptools==84.2.1
 shellingham==1.5.4
@@ -144,6 +146,7 @@ snakemake==9.27.1
 sortedcontainers==2.4.0
 sqlalchemy==2.0.58
 sqlmodel==0.0.37
+statsmodels==0.15.0
 sympy==1.14.0
 tabledata==1.3.5
 tabulate==0.10.0
