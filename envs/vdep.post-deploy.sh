@@ -96,6 +96,7 @@ pathvalidate==3.3.1
 patsy==1.0.3
 pillow==13.0.0
 platformdirs==4.14.7
+playwright==1.65.2
 pluggy==1.7.0
 portalocker==4.4.2
 propcache==0.5.4
@@ -106,6 +107,7 @@ py-cpuinfo==9.0.0
 pyarrow==26.0.1
 pydantic-core==2.50.4
 pydantic==2.14.3
+pyee==13.0.1
 pygments==2.21.0
 pyparsing==3.3.3
 pyreadline3==3.5.6 ; sys_platform == 'win32'

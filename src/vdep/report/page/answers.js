@@ -110,7 +110,7 @@ function answersBrowser(answers) {
 
   function card(b, q) {
     return h('article', { class: 'card question' },
-      h('button', { type: 'button', class: 'open', 'aria-label': `All about question ${q.id} of ${b.label}`, onclick: () => details(b, q) }, picture(q)),
+      h('button', { type: 'button', class: 'zoom', 'aria-label': `All about question ${q.id} of ${b.label}`, onclick: () => details(b, q) }, picture(q)),
       h('div', { class: 'words' },
         h('h4', {}, q.q),
         (q.o || []).length ? h('ol', { class: 'options', type: 'A' }, q.o.map((o) => h('li', {}, o))) : null,

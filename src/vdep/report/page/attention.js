@@ -59,7 +59,7 @@ function attentionViewer(view) {
     values.forEach((value, i) => {
       const t = diverging ? (value / high + 1) / 2 : (value - low) / (high - low || 1);
       const [r, g, b] = shade(stops, t);
-      const strength = diverging ? Math.min(0.82, Math.abs(value / high) * 0.9) : 0.18 + 0.62 * t;
+      const strength = diverging ? Math.min(0.85, Math.abs(value / high)) : 0.85 * t ** 0.8;
       context.fillStyle = `rgba(${r},${g},${b},${strength})`;
       const x = Math.floor(i % columns * W / columns), y = Math.floor(Math.floor(i / columns) * H / rows);
       context.fillRect(x, y, Math.ceil(W / columns), Math.ceil(H / rows));
@@ -89,7 +89,7 @@ function attentionViewer(view) {
     const names = [left.checkpoint, right.checkpoint, `${right.checkpoint.split('/')[1]} − ${left.checkpoint.split('/')[1]}`];
     panels.forEach((panel, i) => {
       const total = i < 2 ? sum(Array.from(i ? b : a)) : sum(difference);
-      show(panel.title, h('strong', {}, names[i]), h('span', {}, i < 2 ? ` ${fixed(total * 100, 1)} % on the picture` : ` ${signed(total * 100, 1)} points in all`));
+      show(panel.title, h('strong', {}, names[i]), h('span', {}, i < 2 ? `${fixed(total * 100, 1)} % on the picture` : `${signed(total * 100, 1)} points in all`));
       panel.canvas.setAttribute('aria-label', `Attention of ${names[i]} to picture ${state.picture + 1}, layer ${state.layer + 1}`);
     });
     layerText.textContent = `${state.layer + 1} of ${view.layers}`;
@@ -102,7 +102,7 @@ function attentionViewer(view) {
   slider.value = view.layers;
   const thumbs = view.pictures.map((url, i) => h('button', { type: 'button', class: 'thumb', 'aria-pressed': String(i === 0), 'aria-label': `Picture ${i + 1}`,
     onclick: () => { state.picture = i; thumbs.forEach((t, j) => t.setAttribute('aria-pressed', String(i === j))); draw(); } }, h('img', { src: url, alt: '' })));
-  show(curve, lineChart({ title: `Share of attention on the whole picture, mean of ${plural(view.counted, 'picture')}`, xLabel: 'layer', xFormat: (v) => String(Math.round(v)),
+  show(curve, lineChart({ title: `Share of attention on the whole picture, mean of ${plural(view.counted, 'picture')}`, xLabel: 'layer', whole: true, xFormat: (v) => String(Math.round(v)),
     series: view.sides.map((s) => ({ name: s.checkpoint, color: colorOf(s.checkpoint.split('/')[1]), x: range(view.layers).map((i) => i + 1), y: s.totals, low: s.low, high: s.high, dots: true })) }),
   legendOf(view.sides.map((s) => s.checkpoint.split('/')[1])));
   draw();

@@ -1,6 +1,6 @@
 // Charts as SVG: curves with a reading line, and intervals about zero.
 
-const WIDTH = 400, HEIGHT = 232, LEFT = 44, RIGHT = 10, TOP = 10, BOTTOM = 34;
+const WIDTH = 400, HEIGHT = 232, LEFT = 44, RIGHT = 18, TOP = 10, BOTTOM = 34;
 
 function ticks(low, high, wanted) {
   const span = high - low || 1;
@@ -19,7 +19,7 @@ function powers(low, high) {
 }
 
 // series: {name, color, dash, dots, x, y, low, high}; drawn with a line that reads all of them at one x
-function lineChart({ title, series, xLabel, log = false, xFormat = short, zero = false, reference }) {
+function lineChart({ title, series, xLabel, log = false, xFormat = short, whole = false, zero = false, reference }) {
   const drawn = series.filter((s) => s.x.length);
   const ys = drawn.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])]).concat(reference ? [reference.value] : []).filter((v) => !log || v > 0);
   const xs = drawn.flatMap((s) => s.x);
@@ -39,7 +39,7 @@ function lineChart({ title, series, xLabel, log = false, xFormat = short, zero =
     root.append(svg('line', { class: 'grid', x1: LEFT, x2: WIDTH - RIGHT, y1: py(value), y2: py(value) }),
       svg('text', { class: 'tick', x: LEFT - 6, y: py(value) + 3.5, 'text-anchor': 'end' }, short(value)));
   }
-  for (const value of ticks(x0, x1, 5)) {
+  for (const value of ticks(x0, x1, 5).filter((v) => !whole || Number.isInteger(v))) {
     root.append(svg('text', { class: 'tick', x: px(value), y: HEIGHT - BOTTOM + 15, 'text-anchor': 'middle' }, xFormat(value)));
   }
   root.append(svg('text', { class: 'axis', x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 4, 'text-anchor': 'middle' }, xLabel));
@@ -77,12 +77,12 @@ function lineChart({ title, series, xLabel, log = false, xFormat = short, zero =
 
 // an interval about zero, on a scale that is shared by all rows
 function intervalBar(row, reach, margin) {
-  const W = 220, H = 18, x = (v) => W / 2 + Math.max(-1, Math.min(1, v / reach)) * (W / 2 - 6);
+  const W = 220, H = 18, x = (v) => W / 2 + Math.max(-1, Math.min(1, v / reach)) * (W / 2 - 6), k = row.scale ?? 1;
   return svg('svg', { viewBox: `0 0 ${W} ${H}`, class: 'interval', 'aria-hidden': 'true' },
     margin ? svg('rect', { class: 'margin', x: x(-margin), width: x(margin) - x(-margin), y: 0, height: H }) : null,
     svg('line', { class: 'zero', x1: W / 2, x2: W / 2, y1: 0, y2: H }),
-    row.low !== undefined ? svg('line', { class: `span ${OUTCOMES[row.outcome || 'no verdict'][0]}`, x1: x(row.low), x2: x(row.high), y1: H / 2, y2: H / 2 }) : null,
-    svg('circle', { class: `point ${OUTCOMES[row.outcome || 'no verdict'][0]}`, cx: x(row.difference), cy: H / 2, r: 3.6 }));
+    row.low !== undefined ? svg('line', { class: `span ${OUTCOMES[row.outcome || 'no verdict'][0]}`, x1: x(row.low * k), x2: x(row.high * k), y1: H / 2, y2: H / 2 }) : null,
+    svg('circle', { class: `point ${OUTCOMES[row.outcome || 'no verdict'][0]}`, cx: x(row.difference * k), cy: H / 2, r: 3.6 }));
 }
 
 // lost to the left, gained to the right

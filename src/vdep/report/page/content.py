@@ -12,24 +12,29 @@ from pydantic import Field
 
 from ...study.settings import Frozen
 
-Verdict = Literal["holds", "does not hold", "cannot tell"]
+Verdict = Literal["holds", "does not hold", "cannot tell", "not evaluated"]
 Outcome = Literal["better", "worse", "undecided", "no verdict"]
 
 
 class Claim(Frozen):
-    """A sentence that may hold, and what a rule written in advance says of it."""
+    """A sentence that may hold, for one model, and what a rule written in advance says of it."""
 
     claim: str
+    source: str
+    """Who says so."""
+    model: str
     verdict: Verdict
     reason: str
-    group: str = ""
+    on: str
+    """The endpoint that decides."""
+    seeds: int = 0
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
     margin: float | None = None
-    """Effects below it count as none."""
-    seeds: int | None = None
-    details: dict[str, str] = Field(default_factory=dict)
+    """In the unit of the estimate: effects below it count as none."""
+    others: dict[str, str] = Field(default_factory=dict)
+    """Other versions of the endpoint -> the verdict there."""
 
 
 class Difference(Frozen):
@@ -38,26 +43,36 @@ class Difference(Frozen):
     model: str
     left: str
     right: str
-    benchmark: str
     label: str
-    questions: int | None = None
+    pooled: bool = False
+    """An endpoint, over several benchmarks."""
+    scale: float = 1.0
+    """What makes points of 100 of it."""
+    questions: int
     seeds: int
     left_mean: float
     right_mean: float
     difference: float
-    low: float | None = None
-    high: float | None = None
+    low: float
+    high: float
     p: float | None = None
     p_adjusted: float | None = None
-    gained: float | None = None
-    lost: float | None = None
+    gained: float
+    lost: float
     published: str = ""
     """The change that the paper prints."""
     outcome: Outcome = "no verdict"
-    basis: str = ""
-    """What the interval is of: seeds, or clusters of pictures."""
-    primary: bool = False
-    """The pooled endpoint."""
+
+
+class Evidence(Frozen):
+    """By which rules the claims are judged, and what could not be compared."""
+
+    rules: str
+    """SHA-256 of the rules as they were used."""
+    level: float
+    margin: float | None
+    minimum_seeds: int | None
+    missing: tuple[str, ...]
 
 
 class TableCell(Frozen):
@@ -242,6 +257,7 @@ class Page(Frozen):
     """The page that this one belongs to."""
     claims: tuple[Claim, ...] = ()
     differences: tuple[Difference, ...] = ()
+    evidence: Evidence | None = None
     tables: tuple[ShownTable, ...] = ()
     others: tuple[Sheet, ...] = ()
     """Of a configuration's own rules."""

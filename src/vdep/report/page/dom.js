@@ -10,7 +10,7 @@ function fill(element, attributes, children) {
     else if (name in element && name !== 'list' && element.namespaceURI !== SVG && !name.startsWith('aria')) element[name] = value;
     else element.setAttribute(name, value === true ? '' : value);
   }
-  for (const child of children.flat(3)) {
+  for (const child of children.flat(Infinity)) {
     if (child === undefined || child === null || child === false || child === '') continue;
     element.append(child instanceof Node ? child : document.createTextNode(String(child)));
   }
@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
 const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 const byId = (id) => document.getElementById(id);
-const show = (place, ...children) => { place.replaceChildren(...children.flat(3).filter(Boolean)); return place; };
+const show = (place, ...children) => { place.replaceChildren(...children.flat(Infinity).filter(Boolean)); return place; };
 const range = (n) => [...Array(n).keys()];
 const unique = (list) => [...new Set(list)];
 const sum = (list) => list.reduce((total, value) => total + value, 0);
@@ -28,8 +28,8 @@ const plural = (n, one, many) => `${n.toLocaleString('en')} ${n === 1 ? one : ma
 
 // a true minus sign is as wide as a plus, so that columns of differences stand in line
 const minus = (text) => String(text).replace(/^-/, '−').replace(/([[ ,])-(?=\d)/g, '$1−');
-const fixed = (value, digits = 2) => minus(value.toFixed(digits));
-const signed = (value, digits = 2) => (value > 0 ? '+' : '') + fixed(value, digits);
+const fixed = (value, digits = 2) => minus(value.toFixed(digits).replace(/^-(0\.?0*)$/, '$1'));
+const signed = (value, digits = 2) => (Number(value.toFixed(digits)) > 0 ? '+' : '') + fixed(value, digits);
 const short = (value) => {
   const size = Math.abs(value);
   if (value === 0) return '0';
@@ -88,7 +88,7 @@ const facts = (pairs) => h('dl', { class: 'facts' }, pairs.filter(([, value]) =>
 
 const OUTCOMES = {
   holds: ['good', '✓'], better: ['good', '▲'], 'does not hold': ['bad', '✕'], worse: ['bad', '▼'],
-  'cannot tell': ['open', '?'], undecided: ['open', '≈'], 'no verdict': ['none', '·'],
+  'cannot tell': ['open', '?'], undecided: ['open', '≈'], 'no verdict': ['none', '·'], 'not evaluated': ['none', '·'],
 };
 const badge = (outcome) => h('span', { class: `badge ${OUTCOMES[outcome][0]}` },
   h('span', { 'aria-hidden': 'true' }, OUTCOMES[outcome][1]), ' ', outcome);

@@ -70,11 +70,25 @@ function whatRan(origin) {
   return parts;
 }
 
+// without a comparison: what can be counted
+function glance(answers) {
+  if (!answers) return null;
+  const lines = new Map();
+  for (const b of answers.benchmarks) for (const p of b.pairs || []) {
+    const [left, right] = [answers.checkpoints[p.left], answers.checkpoints[p.right]];
+    if (left.split('/')[1] !== 'baseline' || right.split('/')[1] === 'baseline') continue;
+    const line = lines.get(`${left} ${right}`) || [left, right, 0, 0, 0];
+    p.counts.forEach(([both, gained, lost, neither]) => { line[2] += gained; line[3] += lost; line[4] += both + gained + lost + neither; });
+    lines.set(`${left} ${right}`, line);
+  }
+  return h('ul', { class: 'plain' }, [...lines.values()].map(([left, right, gained, lost, all]) => h('li', {}, h('strong', {}, right), ` against ${left.split('/').slice(1).join('/')}: ${gained.toLocaleString('en')} questions gained and ${lost.toLocaleString('en')} lost, of ${all.toLocaleString('en')}.`)));
+}
+
 const PARTS = [
-  ['verdicts', 'Does it help?', () => [DATA.claims ? verdictCards(DATA.claims) : missing('verdicts'), DATA.differences ? differencesTable(DATA.differences) : missing('comparison')]],
-  ['tables', 'Tables', () => [DATA.tables ? [h('p', { class: 'note' }, 'Press a number for where it comes from.'), DATA.tables.map((t) => studyTable(t, DATA.origin))] : missing('tables'), (DATA.others || []).map(sheetTable)]],
-  ['power', 'Power', () => (DATA.power ? DATA.power.map(sheetTable) : missing('power'))],
-  ['audit', 'Audit', () => (DATA.audit ? DATA.audit.map(sheetTable) : missing('audit'))],
+  ['verdicts', 'Does it help?', () => [DATA.claims ? verdictCards(DATA.claims, DATA.evidence) : missing('claims'), DATA.differences ? differencesTable(DATA.differences, DATA.evidence) : [missing('differences'), glance(DATA.answers)]]],
+  ['tables', 'Tables', () => [DATA.tables ? [h('p', { class: 'note' }, 'Press a number for where it comes from.'), DATA.tables.map((t) => studyTable(t, DATA.origin))] : missing('tables'), (DATA.others || []).map((o) => sheetTable(o, true))]],
+  ['power', 'Power', () => (DATA.power ? DATA.power.map((s) => sheetTable(s)) : missing('power'))],
+  ['audit', 'Audit', () => (DATA.audit ? DATA.audit.map((s) => sheetTable(s)) : missing('audit'))],
   ['losses', 'Losses', () => (DATA.curves ? losses(DATA.curves) : missing('curves'))],
   ['attention', 'Where it looks', () => (DATA.attention ? DATA.attention.map(attentionViewer) : missing('attention'))],
   ['answers', 'Answers', () => (DATA.answers ? answersBrowser(DATA.answers) : missing('answers'))],

@@ -1,46 +1,58 @@
 // Verdicts, differences, the study's tables and sheets.
 
-function verdictCards(claims) {
-  const groups = unique(claims.map((c) => c.group || ''));
-  return groups.map((group) => [
-    group ? h('h3', {}, group) : null,
-    h('div', { class: 'cards' }, claims.filter((c) => (c.group || '') === group).map((c) => h('article', { class: `card verdict ${OUTCOMES[c.verdict][0]}` },
-      badge(c.verdict),
-      h('h4', {}, c.claim),
-      c.estimate !== undefined ? h('p', { class: 'estimate' }, h('strong', {}, signed(c.estimate)),
-        c.low !== undefined ? h('span', {}, ` [${fixed(c.low)}, ${fixed(c.high)}]`) : null) : null,
-      h('p', {}, minus(c.reason)),
-      c.details && Object.keys(c.details).length ? h('details', {}, h('summary', {}, 'By which rule'), facts(Object.entries(c.details))) : null))),
-  ]);
+function verdictCards(claims, evidence) {
+  const judged = claims.filter((c) => c.verdict !== 'not evaluated'), open = claims.filter((c) => c.verdict === 'not evaluated');
+  const paper = (c) => !c.source.startsWith('not in the paper');
+  const groups = [['What the paper claims', judged.filter(paper)], ['Is it the image loss?', judged.filter((c) => !paper(c))]];
+  return [
+    groups.filter(([, list]) => list.length).map(([title, list]) => [h('h3', {}, title), h('div', { class: 'cards' }, list.map(verdictCard))]),
+    open.length ? h('details', {}, h('summary', {}, `Not evaluated (${open.length})`), h('ul', { class: 'plain' }, open.map((c) => h('li', {}, c.claim, ' ', h('span', { class: 'quiet' }, `${c.model}: ${c.reason}`))))) : null,
+    evidence ? h('p', { class: 'note' }, `Rules written before the runs: level ${evidence.level}`, evidence.margin ? `, effects below ${evidence.margin} of 100 points count as none` : '', evidence.minimum_seeds ? `, no verdict from fewer than ${evidence.minimum_seeds} seeds` : '', '. SHA-256 of the rules ', hash(evidence.rules.slice(0, 16)), '.') : null,
+  ];
 }
 
-function differencesTable(rows) {
+function verdictCard(c) {
+  return h('article', { class: `card verdict ${OUTCOMES[c.verdict][0]}` },
+    h('p', { class: 'head' }, badge(c.verdict), h('span', { class: 'quiet' }, c.model)),
+    h('h4', {}, c.claim),
+    c.estimate !== undefined ? [h('p', { class: 'estimate' }, h('strong', {}, signed(c.estimate)), h('span', {}, ` [${signed(c.low)}, ${signed(c.high)}]`)),
+      intervalBar({ ...c, difference: c.estimate, outcome: c.verdict, scale: 1 }, Math.max(Math.abs(c.low), Math.abs(c.high), c.margin || 0) || 1, c.margin)] : null,
+    h('p', {}, sentence(c.reason)),
+    h('details', {}, h('summary', {}, 'On what'), facts([['decided on', c.on], ['seeds', c.seeds], ['who says so', c.source], ['margin', c.margin !== undefined ? fixed(c.margin) : ''], ...Object.entries(c.others || {})])));
+}
+
+const sentence = (text) => minus(text.charAt(0).toUpperCase() + text.slice(1)) + (/[.!?]$/.test(text) ? '' : '.');
+
+function differencesTable(rows, evidence) {
   const arms = unique(rows.map((d) => [d.model, d.left, d.right].join('\n')));
   const place = h('div', {});
   const draw = (key) => {
-    const shown = rows.filter((d) => [d.model, d.left, d.right].join('\n') === key);
-    const reach = Math.max(...shown.flatMap((d) => [d.difference, d.low ?? 0, d.high ?? 0]).map(Math.abs)) || 1;
+    const shown = rows.filter((d) => [d.model, d.left, d.right].join('\n') === key).sort((a, b) => Boolean(b.pooled) - Boolean(a.pooled));
+    const reach = Math.max(...shown.flatMap((d) => [d.difference, d.low, d.high].map((v) => Math.abs(v * (d.scale ?? 1))))) || 1;
     const [model, left, right] = key.split('\n');
+    const seeds = Math.max(...shown.map((d) => d.seeds));
     show(place, frame(`Differences of ${right} and ${left}`, h('table', { class: 'numbers' },
-      h('thead', {}, h('tr', {}, ['benchmark', 'n', left, right, 'difference', '95% interval', '', 'gained', 'lost', 'p, adjusted', 'published', ''].map((name, i) => h('th', { scope: 'col', class: i ? 'right' : '' }, name)))),
-      h('tbody', {}, shown.map((d) => h('tr', { class: d.primary ? 'primary' : '' },
+      h('thead', {}, h('tr', {}, ['on', 'questions', left, right, 'difference', '95% interval', '', 'gained', 'lost', 'p, adjusted', 'paper', ''].map((name, i) => h('th', { scope: 'col', class: i ? 'right' : '' }, name)))),
+      h('tbody', {}, shown.map((d, i) => h('tr', { class: [d.pooled ? 'primary' : '', i && shown[i - 1].pooled && !d.pooled ? 'first' : ''].join(' ') },
         h('th', { scope: 'row' }, d.label),
-        h('td', {}, d.questions?.toLocaleString('en')),
+        h('td', {}, d.questions.toLocaleString('en')),
         h('td', {}, fixed(d.left_mean)), h('td', {}, fixed(d.right_mean)),
         h('td', { class: 'strong' }, signed(d.difference)),
-        h('td', {}, d.low !== undefined ? `[${fixed(d.low)}, ${fixed(d.high)}]` : '–'),
-        h('td', { class: 'bar' }, intervalBar(d, reach)),
-        h('td', {}, d.gained), h('td', {}, d.lost),
-        h('td', {}, d.p_adjusted !== undefined ? fixed(d.p_adjusted, 3) : '–'),
+        h('td', {}, `[${signed(d.low)}, ${signed(d.high)}]`),
+        h('td', { class: 'bar' }, intervalBar(d, reach, evidence?.margin)),
+        h('td', { class: 'gained' }, d.gained % 1 ? fixed(d.gained, 1) : d.gained.toLocaleString('en')), h('td', { class: 'lost' }, d.lost % 1 ? fixed(d.lost, 1) : d.lost.toLocaleString('en')),
+        h('td', {}, d.p_adjusted !== undefined ? (d.p_adjusted < 0.001 ? '< 0.001' : fixed(d.p_adjusted, 3)) : '–'),
         h('td', {}, minus(d.published || '–')),
         h('td', { class: 'left' }, badge(d.outcome || 'no verdict'))))))),
-    h('p', { class: 'note' }, `${model}: ${right} minus ${left} on the same questions. ${unique(shown.map((d) => d.basis || '')).filter(Boolean).join(' ')}`));
+    h('p', { class: 'note' }, `${right} minus ${left} on the same questions. Intervals are drawn in points of 100. `,
+      seeds > 1 ? `Over ${seeds} seeds: t intervals; p is adjusted over the benchmarks (Holm).` : 'One seed: two checkpoints, no training noise. The intervals are over clusters of questions, and no verdict follows from them.'));
   };
   draw(arms[0]);
-  return [arms.length > 1 ? h('div', { class: 'controls' }, chooser('compare', arms.map((key) => {
+  return [h('h3', {}, 'Differences, benchmark by benchmark'), arms.length > 1 ? h('div', { class: 'controls' }, chooser('compare', arms.map((key) => {
     const [model, left, right] = key.split('\n');
     return { value: key, label: `${model}: ${right} against ${left}` };
-  }), arms[0], draw)) : null, place];
+  }), arms[0], draw, { 'data-control': 'pair' })) : null, place,
+  evidence?.missing?.length ? h('details', {}, h('summary', {}, `Not compared (${evidence.missing.length})`), h('ul', { class: 'plain' }, evidence.missing.map((m) => h('li', {}, m)))) : null];
 }
 
 const LAYERS = [
@@ -97,7 +109,7 @@ function provenance(file, origin) {
 const hash = (text) => h('code', { class: 'hash', title: text }, text);
 const duration = (hours) => (hours >= 1 ? `${hours.toFixed(1)} h` : hours >= 1 / 60 ? `${(hours * 60).toFixed(1)} min` : `${Math.round(hours * 3600)} s`);
 
-function sheetTable(sheet) {
+function sheetTable(sheet, folded) {
   const right = new Set(sheet.numbers || []);
   const place = h('div', {});
   let limit = 40;
@@ -106,5 +118,6 @@ function sheetTable(sheet) {
     h('tbody', {}, sheet.rows.slice(0, limit).map((r) => h('tr', {}, r.map((text, i) => h('td', { class: right.has(i) ? '' : 'left' }, right.has(i) ? minus(text) : text))))))),
   sheet.rows.length > limit ? h('button', { type: 'button', class: 'more', onclick: () => { limit = Infinity; draw(); } }, `Show all ${sheet.rows.length} rows`) : null);
   draw();
+  if (folded) return h('details', {}, h('summary', {}, `${sheet.title} (${sheet.rows.length} rows)`), place);
   return h('article', { class: 'table-block' }, h('h3', {}, sheet.title), sheet.note ? h('p', { class: 'note' }, sheet.note) : null, place);
 }

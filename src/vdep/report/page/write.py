@@ -22,13 +22,15 @@ SCRIPTS = ("dom.js", "charts.js", "tables.js", "attention.js", "answers.js", "pa
 
 def gather(request: Request, checkout: Path, space: Room) -> tuple[Page, list[str]]:
     """The page, and the benchmarks that need a page of their own."""
-    differences = evidence.differences(request)
+    found = evidence.concluded(request)
+    differences = evidence.differences(found)
     answers, incomplete = room.one_page(request, space)
     page = Page(
         title=request.title,
         note=request.note,
-        claims=evidence.claims(request),
+        claims=evidence.claims(found),
         differences=differences,
+        evidence=evidence.evidence(found),
         tables=tables(request, differences),
         others=tuple(sheet(Path(file), name) for name, file in request.others.items()),
         power=evidence.sheets(request, "power", "What can be detected"),
@@ -38,12 +40,7 @@ def gather(request: Request, checkout: Path, space: Room) -> tuple[Page, list[st
         answers=answers,
         origin=origin.origin(request, checkout),
     )
-    parts = {
-        "verdicts": page.claims,
-        "comparison": page.differences,
-        **{name: getattr(page, name) for name in ("tables", "power", "audit", "curves", "attention", "answers")},
-    }
-    missing = {name: evidence.MISSING[name] for name, part in parts.items() if not part}
+    missing = {name: sentence for name, sentence in evidence.MISSING.items() if not getattr(page, name)}
     return page.model_copy(update={"missing": missing}), incomplete
 
 
