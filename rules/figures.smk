@@ -1,11 +1,14 @@
-# Figure 1: what the words of a question attend to, layer by layer, for two checkpoints. And how the runs went.
+# Figure 1: what the words of a question attend to, layer by layer, and how much of it lies on objects. And how the runs went.
+# Every figure is a PNG and a PDF, at the width at which it is printed.
 
 
 rule attention:
-    """The attention of a checkpoint to each image token, over a folder of pictures."""
+    """The attention of a checkpoint: maps of a few pictures, and measures of many whose objects are known."""
     input:
         checkpoint=lambda w: PLAN.done(run_of(w), "finetune"),
-        images=lambda w: PLAN.asset(STUDY.figures[w.figure].asset),
+        images=lambda w: PLAN.asset(STUDY.figures[w.figure].shown.asset),
+        measured=lambda w: PLAN.asset(STUDY.figures[w.figure].measured.asset),
+        masks=lambda w: PLAN.asset(STUDY.figures[w.figure].measured.masks),
     output:
         f"{RESULTS}/attention/{{figure}}/{{model}}/{{variant}}/{{seed}}.npz",
     log:
@@ -18,14 +21,14 @@ rule attention:
     params:
         settings=lambda w: PLAN.attention_settings(w.figure, w.model, w.variant),
     shell:
-        "$VDEP attention --settings {params.settings:q} --execution {resources.execution:q} "
-        "--checkpoint {input.checkpoint:q} --images {input.images:q} --output {output:q} > {log:q} 2>&1"
+        "$VDEP attention --settings {params.settings:q} --execution {resources.execution:q} --checkpoint {input.checkpoint:q} "
+        "--images {input.images:q} --measured {input.measured:q} --masks {input.masks:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule attention_figure:
-    """Two checkpoints' attention side by side, and the totals behind the curves."""
+    """Checkpoints' attention side by side, how much of it lies on objects, and the numbers of both."""
     input:
-        lambda w: [f"{RESULTS}/attention/{w.figure}/{'/'.join(run)}.npz" for run in STUDY.sides(w.figure)],
+        lambda w: [PLAN.attention(w.figure, run) for run in STUDY.sides(w.figure)],
     output:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
@@ -33,7 +36,17 @@ rule attention_figure:
             category="Figures",
             labels={"figure": "{figure}"},
         ),
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        objects=report(
+            f"{RESULTS}/figures/{{figure}}.objects.png",
+            caption="captions/objects.rst",
+            category="Figures",
+            labels={"figure": "{figure}, objects"},
+        ),
+        objects_pdf=f"{RESULTS}/figures/{{figure}}.objects.pdf",
         csv=f"{RESULTS}/figures/{{figure}}.csv",
+        markdown=f"{RESULTS}/figures/{{figure}}.md",
+        json=f"{RESULTS}/figures/{{figure}}.json",
     log:
         f"{RESULTS}/logs/figures/{{figure}}.log",
     localrule: True
@@ -59,6 +72,7 @@ rule loss_figure:
             category="Figures",
             labels={"figure": "{losses}"},
         ),
+        pdf=f"{RESULTS}/figures/{{losses}}.pdf",
         csv=f"{RESULTS}/figures/{{losses}}.csv",
     log:
         f"{RESULTS}/logs/figures/{{losses}}.log",
@@ -67,5 +81,12 @@ rule loss_figure:
         "../envs/vdep.yaml"
     params:
         runs=lambda w: canonical_json(STUDY.runs(STUDY.loss_figures[w.losses])),
+        samples=lambda w: canonical_json(
+            [
+                STUDY.recipe(*run[:2], stage).text_samples_a_step
+                for run in STUDY.runs(STUDY.loss_figures[w.losses])
+                for stage in ("pretrain", "finetune")
+            ]
+        ),
     script:
         "../workflow_scripts/loss_figure.py"

@@ -65,8 +65,9 @@ def everything(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
         if name in ("pope", "mmvet"):
             answering.make(own / name, name, 4)
         if name == "pictures":
-            (own / name / "shown").mkdir(parents=True)
-            Image.new("RGB", (48, 48), (255, 0, 0)).save(own / name / "shown" / "red.png")
+            for folder in ("shown", "masks"):
+                (own / name / folder).mkdir(parents=True)
+                Image.new("RGB", (48, 48), (255, 0, 0)).save(own / name / folder / "red.png")
         world.write_manifest(own / name)
     execution = json.dumps({"threads": 1, "batch_size": 4, "device": "cpu", "cache": str(root / "cache")})
 
@@ -78,7 +79,8 @@ def everything(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     preparation = study.preparation_recipe("tiny", "run", "finetune")
     tower = study.models["tiny"].vision_tower
     imported = ImportRecipe(vision_tower=tower, tower_source={}, checkpoint="theirs", checkpoint_source={}, image="pad")
-    shown = {"folder": "shown", "question": "What?", "samples": 1, "curve_samples": 1, "template": "vicuna_v1"}
+    pictures, measured = {"folder": "shown", "pictures": 1}, {"folder": "shown", "objects": "masks", "pictures": 1}
+    shown = {"shown": pictures, "measured": measured, "question": "What?", "template": "vicuna_v1"}
     shown |= {"image_fit": "pad", "precision": "float32"}
     return World(
         root,
@@ -93,7 +95,8 @@ def everything(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
             "answer": evaluation("answer", "mmvet", "--answers"),
             "attention": [
                 "attention", "--settings", json.dumps(shown), "--execution", execution, "--checkpoint", str(done),
-                "--images", str(own / "pictures" / MANIFEST), "--output", str(root / "out" / "flow.npz"),
+                *(word for of in ("images", "measured", "masks") for word in (f"--{of}", str(own / "pictures" / MANIFEST))),
+                "--output", str(root / "out" / "flow.npz"),
             ],
             "import-checkpoint": [
                 "import-checkpoint", "--recipe", imported.canonical, "--tower", str(own / "clip" / MANIFEST),

@@ -10,10 +10,12 @@ from vdep.report.loss_figure import draw, losses_csv, read_log
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-files = iter(snakemake.input)
-runs = {
-    (f"{model}/{variant}", seed): {stage: read_log(Path(next(files))) for stage in ("pretrain", "finetune")}
-    for model, variant, seed in json.loads(snakemake.params.runs)
-}
+logs = iter(zip(snakemake.input, json.loads(snakemake.params.samples), strict=True))
+runs = {}
+for model, variant, seed in json.loads(snakemake.params.runs):
+    stages = runs[f"{model}/{variant}", seed] = {}
+    for stage in ("pretrain", "finetune"):
+        path, samples = next(logs)
+        stages[stage] = read_log(Path(path), samples)
 draw(runs, Path(snakemake.output.png))
 write_atomically(Path(snakemake.output.csv), losses_csv(runs))

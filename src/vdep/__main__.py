@@ -210,25 +210,24 @@ def attention(
     settings: Annotated[str, Option(help="question, template and so on, as JSON")],
     execution: Execution,
     checkpoint: Finetuned,
-    images: Annotated[Path, Option(help="manifest of the pictures")],
+    images: Annotated[Path, Option(help="manifest of the pictures whose maps are shown")],
+    measured: Annotated[Path, Option(help="manifest of the pictures that are measured")],
+    masks: Annotated[Path, Option(help="manifest of what says where their objects are")],
     output: Annotated[Path, Option()],
 ) -> None:
-    """How much a question attends to each image token."""
+    """What a question attends to in pictures, and whether that is objects."""
     from .artifacts import AssetManifest, FinishedStage
-    from .report.attention import flow, list_images
+    from .report.attention import Watcher, flow
+    from .report.masks import list_images, masked_pictures
 
-    wanted = json.loads(settings)
-    pictures = list_images(AssetManifest.open(images).folder / wanted["folder"])
-    flow(
-        FinishedStage.open(checkpoint).weights,
-        wanted["template"],
-        wanted["image_fit"],
-        pictures[: wanted["curve_samples"]],
-        wanted["question"],
-        wanted["samples"],
-        json.loads(execution)["device"],
-        wanted["precision"],
-    ).save(output)
+    wanted, how = json.loads(settings), json.loads(execution)
+    shown, objects = wanted["shown"], wanted["measured"]
+    pictures = list_images(AssetManifest.open(images).folder / shown["folder"])[: shown["pictures"]]
+    known = masked_pictures(AssetManifest.open(measured), objects["folder"], AssetManifest.open(masks), objects["objects"])
+    weights = FinishedStage.open(checkpoint).weights
+    asked = {key: wanted[key] for key in ("template", "image_fit", "question", "precision")}
+    watcher = Watcher(weights, device=how["device"], **asked)
+    flow(watcher, pictures, known, objects["pictures"], how["batch_size"]).save(output)
 
 
 @app.command()

@@ -138,9 +138,10 @@ def missing_references(study: Study) -> Iterator[str]:
             yield from missing(name, "column", study.columns, f"tables.{key}.columns")
         yield from repeated(table.columns, f"tables.{key}.columns")
     for key, figure in study.figures.items():
-        yield from missing(figure.asset, "asset", study.assets, f"figures.{key}.asset")
+        for name in dict.fromkeys(figure.assets):
+            yield from missing(name, "asset", study.assets, f"figures.{key}")
         yield from missing(figure.model, "model", models, f"figures.{key}.model")
-        for name in (figure.left, figure.right):
+        for name in figure.variants:
             yield from missing(name, "variant", variants, f"figures.{key}")
         if figure.left == figure.right:
             yield f"figures.{key}: left and right are both {figure.left}; a figure compares two variants"

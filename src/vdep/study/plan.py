@@ -83,6 +83,13 @@ class Plan:
     def scores(self, run: Run, benchmark: str) -> str:
         return f"{self.results}/evaluations/{'/'.join(run)}/{benchmark}.json"
 
+    def attention(self, figure: str, run: Run) -> str:
+        """What a figure draws of a run: figures that ask the same of the same pictures share it."""
+        figures = self.study.figures
+        asked = [(entry.question, entry.shown, entry.measured) for entry in figures.values()]
+        first = list(figures)[asked.index(asked[list(figures).index(figure)])]
+        return f"{self.results}/attention/{first}/{'/'.join(run)}.npz"
+
     def submission(self, run: Run, benchmark: str) -> str:
         return f"{self.results}/submissions/{'/'.join(run)}/{benchmark}.json"
 
@@ -126,7 +133,7 @@ class Plan:
         for recipe in self._prepared(trained).values():
             names += recipe.sources
         names += [study.benchmarks[b].asset for scores in self.evaluations.values() for _, b in scores]
-        names += [figure.asset for name, figure in study.figures.items() if study.sides(name)]
+        names += [asset for name, figure in study.figures.items() if study.sides(name) for asset in figure.assets]
         return [self.asset(name) for name in dict.fromkeys(names)]
 
     # -- targets
@@ -220,10 +227,9 @@ class Plan:
         entry, settings = self.study.figures[figure], self.study.stage(model, variant, "finetune")
         return canonical_json(
             {
-                "folder": entry.file,
+                "shown": entry.shown.model_dump(mode="json", exclude={"asset"}),
+                "measured": entry.measured.model_dump(mode="json", exclude={"asset", "masks"}),
                 "question": entry.question,
-                "samples": entry.samples,
-                "curve_samples": entry.curve_samples,
                 "template": settings.template,
                 "image_fit": settings.image,
                 "precision": self.study.evaluation.precision,

@@ -90,6 +90,12 @@ class TrainingRecipe(Recipe):
         written = write(vdep)
         return written and {name: value for name, value in written.items() if name not in later}
 
+    @property
+    def text_samples_a_step(self) -> float:
+        """Samples whose text a step trains: the rest of an interleaved batch is in VDEP mode."""
+        mixed = self.vdep is not None and self.vdep.schedule == "interleaved"
+        return self.settings.global_batch / (1 + (self.vdep.ratio if self.vdep and mixed else 0))
+
 
 class ImportRecipe(Recipe):
     """What determines a checkpoint that others trained. ``image`` is how its images were prepared in SFT."""

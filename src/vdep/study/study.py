@@ -129,9 +129,9 @@ class Study(Frozen):
         return [Run(model, variant, seed) for model, variant in self.rows(arms) for seed in self.seeds_of(variant)]
 
     def sides(self, figure: str) -> list[Run]:
-        """The checkpoints of an attention figure: all seeds of the left one, then all of the right one."""
+        """The checkpoints of an attention figure: all seeds of the left one, then of the right one, then of each control."""
         entry = self.figures[figure]
-        return self.runs(Arms(models=(entry.model,), variants=(entry.left, entry.right)))
+        return self.runs(Arms(models=(entry.model,), variants=entry.variants))
 
     @cached_property
     def all_runs(self) -> list[Run]:

@@ -88,25 +88,63 @@ class LossFigure(Arms):
     """The losses of some checkpoints' runs, drawn together."""
 
 
+class ShownPictures(Frozen):
+    """Pictures whose maps of attention are drawn: the first of a folder."""
+
+    asset: Name
+    """Where the pictures are."""
+    folder: str = ""
+    """The asset's folder of pictures."""
+    pictures: Annotated[int, Field(ge=1)] = 4
+    """How many are shown."""
+
+
+class MaskedPictures(Frozen):
+    """Pictures of which it is known where their objects are: attention is measured on them."""
+
+    asset: Name
+    """Where the pictures are: one ZIP archive, or files."""
+    folder: str = ""
+    """Where in it."""
+    masks: Name
+    """The asset that says where their objects are; it may be the same."""
+    objects: str
+    """A file of COCO's instances (``*.json``), or a folder with a white-on-black ``NAME.png`` for every picture ``NAME.*``."""
+    pictures: Annotated[int, Field(ge=8)] = 1000
+    """How many are measured, by their names the first whose objects cover neither next to nothing nor most of the picture."""
+
+
 class AttentionFigure(Frozen):
-    """Figure 1 of the paper: a model in two variants, side by side on the same images."""
+    """Figure 1 of the paper: a model in two variants on the same pictures; and how much of it lies on objects."""
 
     model: Name
     """A model or a role."""
     left: Name
     """The variant on the left."""
     right: Name
-    """The variant on the right."""
-    asset: Name
-    """Where the images are."""
-    file: str
-    """The asset's folder of images."""
-    samples: Annotated[int, Field(ge=1)] = 4
-    """Images that are shown."""
-    curve_samples: Annotated[int, Field(ge=1)] = 64
-    """Images that the curves are a mean of."""
+    """The variant on the right, which all others are compared with."""
+    controls: tuple[Name, ...] = ()
+    """Further variants, in curves and tables only."""
+    shown: ShownPictures
+    """What maps are drawn of."""
+    measured: MaskedPictures
+    """What curves and tables are means of."""
     question: str = "Describe this photo in detail."
     """Whose words attend to the image."""
+
+    @property
+    def variants(self) -> tuple[Name, ...]:
+        return self.left, self.right, *self.controls
+
+    @property
+    def assets(self) -> tuple[Name, ...]:
+        return self.shown.asset, self.measured.asset, self.measured.masks
+
+    @model_validator(mode="after")
+    def _each_once(self) -> AttentionFigure:
+        if len(set(self.variants)) < len(self.variants):
+            raise ValueError("left, right and controls should be different variants")
+        return self
 
 
 class Target(Frozen):
