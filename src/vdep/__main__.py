@@ -215,7 +215,7 @@ def attention(
     masks: Annotated[Path, Option(help="manifest of what says where their objects are")],
     output: Annotated[Path, Option()],
 ) -> None:
-    """What a question attends to in pictures, and whether that is objects."""
+    """What a question attends to in pictures."""
     from .artifacts import AssetManifest, FinishedStage
     from .report.attention import Watcher, flow
     from .report.masks import list_images, masked_pictures
