@@ -19,7 +19,7 @@ from PIL import Image
 from vdep.artifacts import Scores
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
-from vdep.report.attention_data import Flow
+from vdep.report.attention_data import MEASURES, Flow
 from vdep.report.page.request import (
     AskedBenchmark,
     AskedFigure,
@@ -214,7 +214,21 @@ def _figure(folder: Path, checkpoints: Sequence[str], generator: np.random.Gener
     for checkpoint in checkpoints:
         maps = generator.random((2, 3, 16)).astype(np.float32) / 16
         path = folder / "results" / "attention" / "attention" / f"{checkpoint}.npz"
-        Flow(maps, generator.random((8, 3)), generator.integers(0, 255, (2, 48, 48, 3), dtype=np.uint8)).save(path)
+        Flow(
+            maps=maps,
+            head_maps=np.repeat(maps[:, :, None], 2, axis=2).astype(np.float16),
+            pixels=generator.integers(0, 255, (2, 48, 48, 3), dtype=np.uint8),
+            cells=np.arange(16),
+            side=4,
+            uniform=0.5,
+            names=np.array([f"p{i}" for i in range(8)]),
+            areas=generator.random(8),
+            by_layer=generator.random((8, 3, len(MEASURES))),
+            by_head=generator.random((2, 3, 2, len(MEASURES))),
+            best=np.array([1, 1]),
+            best_values=generator.random((4, len(MEASURES))),
+            sinks=np.zeros((3, 16), bool),
+        ).save(path)
         sides[checkpoint] = str(path)
     return AskedFigure(name="attention", question="Describe this photo in detail.", sides=sides)
 

@@ -49,7 +49,7 @@ def called_by_rules() -> list[tuple[str, str, list[str]]]:
     """(file, command, options) of every call of ``$VDEP``."""
     found = []
     for path in sorted((world.ROOT / "rules").glob("*.smk")):
-        for call in re.findall(r'"\$VDEP (.*)"', path.read_text().replace('"\n        "', "")):
+        for call in re.findall(r'"\$VDEP (.*)"', re.sub(r"""["']\n        ["']""", "", path.read_text())):
             found.append((path.name, call.split()[0], re.findall(r"(?<= )--[a-z-]+", call)))
     return found
 
