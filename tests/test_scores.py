@@ -96,7 +96,7 @@ def test_a_score_that_is_not_lmms_evals_own_is_refused() -> None:
 
 def recipe(**changes: Any) -> EvaluationRecipe:
     benchmark = Benchmark(
-        **({"asset": "a", "task": "t", "files": {}, "scorer": "mean", "cluster": "question", "samples": 10} | changes)
+        **({"asset": "a", "task": "t", "files": {"test": "*.parquet"}, "scorer": "mean", "cluster": "question", "samples": 10} | changes)
     )
     return EvaluationRecipe(
         benchmark="demo", settings=benchmark, source={}, template="phi", image="pad", evaluation=EvaluationSettings()
@@ -225,7 +225,7 @@ def test_a_scorer_that_cannot_read_a_task_is_named_before_anything_is_asked() ->
 
 def test_a_benchmark_says_what_is_resampled() -> None:
     with pytest.raises(ValueError, match="say in `cluster` what an interval resamples together"):
-        Benchmark(asset="a", task="t", files={}, scorer="mean")
+        Benchmark(asset="a", task="t", files={"test": "*.parquet"}, scorer="mean")
 
 
 def test_what_is_scored_together_is_resampled_together() -> None:

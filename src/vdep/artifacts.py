@@ -183,12 +183,12 @@ class AssetManifest(Document):
         Raises:
             AssetError: where there is none, or more than one.
         """
-        found = [file.path for file in self.files if file.path.endswith(ending)]
-        if len(found) != 1:
+        names = [file.path for file in self.files if file.path.endswith(ending)]
+        if len(names) != 1:
             raise AssetError(
-                f"{self.folder} holds {len(found)} files that end in {ending}, where one is wanted; name it in the dataset"
+                f"{self.folder} holds {len(names)} files that end in {ending}, where one is wanted; name it in the dataset"
             )
-        return self.folder / found[0]
+        return self.folder / names[0]
 
 
 def _place(folder: Path) -> Path:

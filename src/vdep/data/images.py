@@ -76,8 +76,8 @@ def load_processor(folder: Path) -> Any:
     Raises:
         DataError: for another kind of processor.
     """
-    own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
-    config = json.loads(own.read_text()) if own.is_file() else json.loads(whole.read_text())["image_processor"]
+    separate, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    config = json.loads(separate.read_text()) if separate.is_file() else json.loads(whole.read_text())["image_processor"]
     kind = str(config.get("image_processor_type", ""))
     settings = {key: config[key] for key in ("size", "crop_size", "image_mean", "image_std", "resample") if key in config}
     if kind.startswith(("CLIP", "Llava")):

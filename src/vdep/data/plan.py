@@ -284,8 +284,8 @@ def assign(
 
     def rows(micro: np.ndarray) -> np.ndarray:
         """Those of its items, the longest first: packed attention takes runs of one length together."""
-        found = np.concatenate([np.empty(0, np.int64), *(items[i] for i in micro)])
-        return found[np.lexsort((found, -lengths[found]))]
+        samples = np.concatenate([np.empty(0, np.int64), *(items[i] for i in micro)])
+        return samples[np.lexsort((samples, -lengths[samples]))]
 
     return [[rows(micro) for micro in share] for share in shares]
 

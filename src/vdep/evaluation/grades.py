@@ -176,20 +176,20 @@ def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> 
     """
     document = Answers.open(answers)
     recorded = [row["rest"] for each in document.passes.values() for row in each.rows]
-    wanted = [document.instructions + rest for rest in dict.fromkeys(recorded)]
+    prompts = [document.instructions + rest for rest in dict.fromkeys(recorded)]
     with exclusive_lock(graded.with_suffix(".lock"), f"the grading of {answers}", wait_seconds=5):
         kept = GradeLog(graded.with_suffix(".jsonl"), judge)
-        missing = [prompt for prompt in wanted if kept.find(prompt) is None]
+        missing = [prompt for prompt in prompts if kept.find(prompt) is None]
         if missing:
-            log.info("%d of %d answers are to be graded by %s", len(missing), len(wanted), judge.model)
+            log.info("%d of %d answers are to be graded by %s", len(missing), len(prompts), judge.model)
             server = Server.from_environment(judge, limits.timeout)
             probe(server, limits)
             try:
                 ask_all(server, missing, limits, kept.add)
             except NotGraded as error:
-                done = sum(kept.find(prompt) is not None for prompt in wanted)
+                done = sum(kept.find(prompt) is not None for prompt in prompts)
                 raise EvaluationError(
-                    f"the judge {server.name} has graded {done} of {len(wanted)} answers: {error}. The grades are kept: start "
+                    f"the judge {server.name} has graded {done} of {len(prompts)} answers: {error}. The grades are kept: start "
                     f"again to ask for the rest, {LEAVE_OUT}"
                 ) from None
     _with_grades(document, kept).write(graded)
@@ -201,10 +201,10 @@ def _with_grades(document: Answers, kept: GradeLog) -> Answers:
     for name, recorded in document.passes.items():
         rows = []
         for row in recorded.rows:
-            found = kept.find(document.instructions + row["rest"])
-            assert found is not None
-            given.append(found)
-            rows.append({**row, "grade": found.grade})
+            entry = kept.find(document.instructions + row["rest"])
+            assert entry is not None
+            given.append(entry)
+            rows.append({**row, "grade": entry.grade})
         passes[name] = AnsweredPass(rows=tuple(rows), summary=recorded.summary)
     return document.model_copy(
         update={

@@ -71,10 +71,10 @@ def mmvet_instructions() -> str:
     Raises:
         EvaluationError: where lmms-eval is not installed, or is another version.
     """
-    found = importlib.util.find_spec("lmms_eval")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("lmms_eval")
+    if spec is None or not spec.submodule_search_locations:
         raise EvaluationError("lmms-eval is not installed here: `make env` installs it")
-    path = Path(found.submodule_search_locations[0]) / "tasks" / "mmvet" / "utils.py"
+    path = Path(spec.submodule_search_locations[0]) / "tasks" / "mmvet" / "utils.py"
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "MM_VET_PROMPT" for t in node.targets):
             return str(ast.literal_eval(node.value))

@@ -29,21 +29,23 @@ Grader = Callable[[str], tuple[float, str]]
 """From a grading prompt to a grade in [0, 1] and the model that gave it."""
 
 
-def graded_by(own: Callable[..., dict[str, Any]], grader: Grader) -> Callable[..., dict[str, Any]]:
+def graded_by(process_results: Callable[..., dict[str, Any]], grader: Grader) -> Callable[..., dict[str, Any]]:
     """lmms-eval's ``process_results`` with another judge.
 
     Raises:
         EvaluationError: where the task asks its judge in another way than MM-Vet does.
     """
-    if "get_chat_response" not in own.__globals__:
-        raise EvaluationError(f"{own.__module__} does not ask its judge as MM-Vet does: only MM-Vet's kind is known here")
+    if "get_chat_response" not in process_results.__globals__:
+        raise EvaluationError(
+            f"{process_results.__module__} does not ask its judge as MM-Vet does: only MM-Vet's kind is known here"
+        )
 
     def respond(prompt: str, **_: Any) -> tuple[str, str]:
         grade, model = grader(prompt)
         return repr(grade), model
 
-    own.__globals__["get_chat_response"] = respond
-    return own
+    process_results.__globals__["get_chat_response"] = respond
+    return process_results
 
 
 class LocalJudge:
@@ -71,10 +73,10 @@ class Prompts:
     """No judge at all: collects what one would be asked, in the order of the questions."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.collected: list[str] = []
 
     def __call__(self, prompt: str) -> tuple[float, str]:
-        self.asked.append(prompt)
+        self.collected.append(prompt)
         return 0.0, "nobody"
 
 
@@ -115,8 +117,8 @@ class GradedAnswers:
     def __init__(self, path: Path, recipe: EvaluationRecipe, weights: str) -> None:
         self.document = Answers.open(path)
         assert recipe.judge is not None
-        wanted = {"recipe": recipe.of_answers.digest, "weights": weights, "judge": recipe.judge.model_dump(mode="json")}
-        for key, value in wanted.items():
+        expected = {"recipe": recipe.of_answers.digest, "weights": weights, "judge": recipe.judge.model_dump(mode="json")}
+        for key, value in expected.items():
             if getattr(self.document, key) != value:
                 raise EvaluationError(f"{path} holds answers of another {key}: remove it, and start again")
         self.judge = recipe.judge

@@ -70,7 +70,7 @@ class VdepModel(Answerer):
     Attributes:
         blind: every picture is replaced by one of the processor's mean colour: what is scored then is what the model
             knows without looking.
-        asked: the questions of the last pass, in lmms-eval's order.
+        questions: the questions of the last pass, in lmms-eval's order.
         pictures: what tells the pictures of each document from others, the SHA-256 of their files; from the pass that sees.
     """
 
@@ -101,7 +101,7 @@ class VdepModel(Answerer):
         self.max_new_tokens = max_new_tokens
         self.answers = answers
         self.decoders = decoders
-        self.asked: list[Question] = []
+        self.questions: list[Question] = []
         self.pictures: dict[int, str] = {}
 
     @cached_property
@@ -115,10 +115,10 @@ class VdepModel(Answerer):
             EvaluationError: where a prompt has more ``<image>`` than the document has pictures, or a picture is damaged.
         """
         known = AnswerLog(self.answers.with_suffix(".blind.jsonl" if self.blind else ".seen.jsonl") if self.answers else None)
-        self.asked = [self._question(request) for request in requests]
+        self.questions = [self._question(request) for request in requests]
         self._warn()
         open_questions: dict[str, Question] = {}
-        for question in self.asked:
+        for question in self.questions:
             if question.key not in known:
                 open_questions.setdefault(question.key, question)
         # the longest first: what does not fit into memory fails at the start
@@ -128,7 +128,7 @@ class VdepModel(Answerer):
             known.add({q.key: answer for q, answer in zip(batch, self._answer(batch, pixels), strict=True)})
             progress.update(len(batch))
         progress.close()
-        return [known[q.key] for q in self.asked]
+        return [known[q.key] for q in self.questions]
 
     def summary(self) -> dict[str, Any]:
         """What there is to say about the questions of the last pass: how many differ, and what did not fit.
@@ -137,13 +137,13 @@ class VdepModel(Answerer):
         answer that they may have. They are answered all the same, beyond the positions that the model was trained on.
         """
         return {
-            "distinct": len({q.key for q in self.asked}),
+            "distinct": len({q.key for q in self.questions}),
             "positions": self.positions,
             "too_long": {
-                "prompt": sum(q.length > self.positions for q in self.asked),
-                "with_answer": sum(q.length + q.max_new_tokens > self.positions for q in self.asked),
+                "prompt": sum(q.length > self.positions for q in self.questions),
+                "with_answer": sum(q.length + q.max_new_tokens > self.positions for q in self.questions),
             },
-            "unused_pictures": sum(q.unused for q in self.asked),
+            "unused_pictures": sum(q.unused for q in self.questions),
         }
 
     def _warn(self) -> None:
@@ -154,7 +154,7 @@ class VdepModel(Answerer):
                 "without being cut",
                 summary["too_long"]["prompt"], self.positions, summary["too_long"]["with_answer"],
             )  # fmt: skip
-        for question in self.asked:
+        for question in self.questions:
             if question.unused:
                 log.warning("%s has %d pictures more than %s in its prompt", _place(question.request, self.task_dict),
                             question.unused, IMAGE_PLACEHOLDER)  # fmt: skip

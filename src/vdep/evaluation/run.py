@@ -112,9 +112,9 @@ def answer(job: EvaluationJob) -> None:
         task = _task(job, prompts)
         model = _model(job, stage)
         for name in _passes(job, model):
-            prompts.asked.clear()
+            prompts.collected.clear()
             samples, _ = _answered(job, model, task, scratch)
-            passes[name] = recorded_pass(model, [_answer(sample) for sample in samples], prompts.asked)
+            passes[name] = recorded_pass(model, [_answer(sample) for sample in samples], prompts.collected)
         write_answers(job.output, job.recipe, stage.digest, passes)
 
 

@@ -243,9 +243,9 @@ def check_metric(name: str, kind: str, metrics: Sequence[str]) -> None:
     """
     if kind not in SCORERS:
         raise EvaluationError(f"benchmarks.{name}.scorer: there is no scorer named {kind!r} (known: {', '.join(SCORERS)})")
-    wanted = SCORERS[kind].metric
-    if wanted not in metrics:
-        raise EvaluationError(f"{name}: the scorer {kind} reads lmms-eval's {wanted}, and its task has {', '.join(metrics)}")
+    metric = SCORERS[kind].metric
+    if metric not in metrics:
+        raise EvaluationError(f"{name}: the scorer {kind} reads lmms-eval's {metric}, and its task has {', '.join(metrics)}")
 
 
 def score_samples(
@@ -272,10 +272,12 @@ def score_samples(
         parts[name] = {"value": value, "low": low, "high": high, "sensitivity": statistic.sensitivity(scored)}
     if "score" not in parts or not math.isfinite(parts["score"]["value"]):
         raise EvaluationError("the evaluation yielded no finite score")
-    own = next((v for k, v in reported.items() if k.split(",")[0] == scorer.metric and isinstance(v, int | float)), None)
-    if own is None:
+    reported_score = next(
+        (v for k, v in reported.items() if k.split(",")[0] == scorer.metric and isinstance(v, int | float)), None
+    )
+    if reported_score is None:
         raise EvaluationError(f"lmms-eval reports no {scorer.metric}; it reports {', '.join(map(str, reported))}")
-    theirs = float(own) * scorer.metric_scale(len(scored))
+    theirs = float(reported_score) * scorer.metric_scale(len(scored))
     if abs(theirs - parts["score"]["value"]) > TOLERANCE * max(1.0, abs(theirs)):
         raise EvaluationError(f"the score from the samples is {parts['score']['value']}, lmms-eval's own is {theirs}")
     return scored, parts

@@ -42,10 +42,10 @@ def take_submission(name: str, samples: Sequence[Mapping[str, Any]], written: Pa
     question, answer = FIELDS[file.suffix]
     rows = _read(file)
     expected = [(_text(s["submission"][question]), _text(s["submission"][answer])) for s in samples]
-    found = [(_text(row.get(question)), _text(row.get(answer))) for row in rows]
-    if len(found) != len(expected):
-        raise EvaluationError(f"{name}: {file.name} has {len(found)} rows for {len(expected)} questions")
-    for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+    given = [(_text(row.get(question)), _text(row.get(answer))) for row in rows]
+    if len(given) != len(expected):
+        raise EvaluationError(f"{name}: {file.name} has {len(given)} rows for {len(expected)} questions")
+    for number, (one, other) in enumerate(zip(expected, given, strict=True)):
         if one != other:
             raise EvaluationError(
                 f"{name}: row {number} of {file.name} is {question} {other[0]!r}, {answer} {other[1]!r}; it should be {one}"

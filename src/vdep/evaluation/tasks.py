@@ -28,10 +28,10 @@ def parquet_files(folder: Path, pattern: str) -> list[str]:
     Raises:
         EvaluationError: where there is none.
     """
-    found = sorted(str(path) for path in folder.glob(pattern))
-    if not found:
+    paths = sorted(str(path) for path in folder.glob(pattern))
+    if not paths:
         raise EvaluationError(f"{folder} holds no file that matches {pattern!r}: download the asset again")
-    return found
+    return paths
 
 
 def task_config(benchmark: Benchmark, asset: Path) -> dict[str, Any]:

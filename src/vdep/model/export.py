@@ -52,15 +52,15 @@ def add_image_token(model: LlavaForConditionalGeneration, tokenizer: Any) -> Non
     unknown = tokenizer.unk_token_id if tokenizer.unk_token_id is not None else 0
     rows = model.get_input_embeddings().weight.shape[0]
     if image_id >= rows:
-        wanted = -(-(image_id + 1) // 64) * 64
+        rows = -(-(image_id + 1) // 64) * 64
         embedding, head = model.get_input_embeddings(), model.lm_head
-        embedding.weight = torch.nn.Parameter(_padded(embedding.weight, wanted, unknown))
-        embedding.num_embeddings = wanted
-        head.weight = torch.nn.Parameter(_padded(head.weight, wanted, unknown))
-        head.out_features = wanted
+        embedding.weight = torch.nn.Parameter(_padded(embedding.weight, rows, unknown))
+        embedding.num_embeddings = rows
+        head.weight = torch.nn.Parameter(_padded(head.weight, rows, unknown))
+        head.out_features = rows
         if head.bias is not None:
-            head.bias = torch.nn.Parameter(_padded(head.bias, wanted, unknown))
-        model.config.text_config.vocab_size = wanted
+            head.bias = torch.nn.Parameter(_padded(head.bias, rows, unknown))
+        model.config.text_config.vocab_size = rows
     model.config.image_token_index = image_id
 
 
@@ -71,13 +71,13 @@ def _padded(weight: Tensor, rows: int, copied: int) -> Tensor:
 
 def processor_for(model: LlavaForConditionalGeneration, tokenizer: Any, tower: Path, image_fit: str) -> LlavaProcessor:
     """The stock processor that prepares images as SFT did (``pad``, ``crop`` or ``warp``) and prompts as the template."""
-    own = load_processor(tower)
-    common = {"image_mean": own.image_mean, "image_std": own.image_std, "resample": own.resample}
+    processor = load_processor(tower)
+    common = {"image_mean": processor.image_mean, "image_std": processor.image_std, "resample": processor.resample}
     if image_fit == "warp":
-        image_processor: Any = SiglipImageProcessorPil(size=dict(own.size), **common)
+        image_processor: Any = SiglipImageProcessorPil(size=dict(processor.size), **common)
     else:
         image_processor = LlavaImageProcessorPil(
-            size=dict(own.size), crop_size=dict(own.crop_size), do_pad=image_fit == "pad", **common
+            size=dict(processor.size), crop_size=dict(processor.crop_size), do_pad=image_fit == "pad", **common
         )
     vision = model.config.vision_config
     return LlavaProcessor(

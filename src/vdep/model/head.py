@@ -73,8 +73,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             head = _cast(weight, bias, ctx.dtype)
             return torch.cat(
                 [
-                    F.cross_entropy(precise(F.linear(x.to(ctx.dtype), *head)), wanted, reduction="none")
-                    for x, wanted in zip(states.split(chunk), targets.split(chunk), strict=True)
+                    F.cross_entropy(precise(F.linear(x.to(ctx.dtype), *head)), labels, reduction="none")
+                    for x, labels in zip(states.split(chunk), targets.split(chunk), strict=True)
                 ]
             )
 
@@ -91,9 +91,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=exact) if needs_bias else None
         for start in range(0, len(states), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            x, wanted = states[part].to(ctx.dtype), targets[part]
+            x, labels = states[part].to(ctx.dtype), targets[part]
             grad_logits = precise(F.linear(x, *head)).softmax(-1)
-            grad_logits[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0
+            grad_logits[torch.arange(len(labels), device=labels.device), labels] -= 1.0
             grad = grad_logits.mul_(grad_losses[part, None]).to(ctx.dtype)
             if grad_states is not None:
                 grad_states[part] = grad @ head[0]

@@ -29,11 +29,11 @@ def import_checkpoint(recipe: ImportRecipe, tower: Path, checkpoint: Path, done:
         final, aside = run / "final", run / ".final.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         import_original(opened, opened_tower, None, recipe.image, aside)
-        config, wanted = read_json(aside / "config.json"), recipe.vision_tower
+        config, vision = read_json(aside / "config.json"), recipe.vision_tower
         seen = {
-            "image_tokens": (config["image_seq_length"], wanted.image_tokens),
-            "layer": (config["vision_feature_layer"], wanted.layer),
-            "feature_select": (config["vision_feature_select_strategy"], wanted.feature_select),
+            "image_tokens": (config["image_seq_length"], vision.image_tokens),
+            "layer": (config["vision_feature_layer"], vision.layer),
+            "feature_select": (config["vision_feature_select_strategy"], vision.feature_select),
         }
         for name, (found, configured) in seen.items():
             if found != configured:

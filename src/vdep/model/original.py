@@ -81,10 +81,10 @@ def projector_from_original(path: Path, weights: dict[str, Tensor] | None = None
     """
     marker = "mm_projector."
     read = read_weights(path) if weights is None else weights
-    found = {from_original_name(f"model.{marker}{n.split(marker)[1]}"): t for n, t in read.items() if marker in n}
-    if len(found) != 4:
-        raise CheckpointError(f"{path} holds no whole projector of two layers (names that contain {marker!r}: {len(found)})")
-    return {name.removeprefix("model.multi_modal_projector."): tensor for name, tensor in found.items()}
+    state = {from_original_name(f"model.{marker}{n.split(marker)[1]}"): t for n, t in read.items() if marker in n}
+    if len(state) != 4:
+        raise CheckpointError(f"{path} holds no whole projector of two layers (names that contain {marker!r}: {len(state)})")
+    return {name.removeprefix("model.multi_modal_projector."): tensor for name, tensor in state.items()}
 
 
 def projector_to_original(state: dict[str, Tensor], path: Path) -> None:
@@ -125,14 +125,14 @@ def import_original(source: Path, tower: Path, language_model: Path | None, imag
         feature_select=select,
     )
     model = assemble(vision_tower, language, settings, projector_seed=0)
-    own = projector_from_original(source, weights)
+    state = projector_from_original(source, weights)
     for name, parameter in projector(model).state_dict().items():
-        if own[name].shape != parameter.shape:
+        if state[name].shape != parameter.shape:
             raise CheckpointError(
-                f"{source}: the projector's {name} is {tuple(own[name].shape)}, and {tuple(parameter.shape)} between {tower} "
+                f"{source}: the projector's {name} is {tuple(state[name].shape)}, and {tuple(parameter.shape)} between {tower} "
                 "and the language model: it was trained with others"
             )
-    projector(model).load_state_dict(own)
+    projector(model).load_state_dict(state)
     if own_tower:
         # the name of the part within the tower has come and gone in transformers
         flat = {name.removeprefix("vision_model."): tensor for name, tensor in own_tower.items()}
@@ -142,7 +142,7 @@ def import_original(source: Path, tower: Path, language_model: Path | None, imag
             raise CheckpointError(
                 f"{source} holds a part of a vision tower: {lacking[0]} and {len(lacking) - 1} more are missing"
             )
-        vision_tower.load_state_dict({name: flat[own] for name, own in names.items()})
+        vision_tower.load_state_dict({name: flat[key] for name, key in names.items()})
     output.mkdir(parents=True, exist_ok=True)
     export_checkpoint(model, tower, language_model or source, image_fit, output)
 
@@ -199,13 +199,13 @@ def export_original(checkpoint: Path, language_model: Path, tower_name: str, out
 def _language_model(config: dict[str, Any], weights: dict[str, Tensor], source: Path) -> LlamaForCausalLM:
     if not str(config.get("architectures", [""])[0]).startswith("LlavaLlama"):
         raise CheckpointError(f"{source} is not a LLaVA around Llama: its architectures are {config.get('architectures')}")
-    own = {k: v for k, v in config.items() if "mm_" not in k and k not in _FOREIGN}
-    own["architectures"] = ["LlamaForCausalLM"]
+    language = {k: v for k, v in config.items() if "mm_" not in k and k not in _FOREIGN}
+    language["architectures"] = ["LlamaForCausalLM"]
     state = {n: t for n, t in weights.items() if not n.startswith(("model.mm_projector.", _TOWER)) and not n.endswith(_BUFFERS)}
-    model, found = LlamaForCausalLM.from_pretrained(
-        None, config=LlamaConfig(**own), state_dict=state, dtype=state["lm_head.weight"].dtype, output_loading_info=True
+    model, loading = LlamaForCausalLM.from_pretrained(
+        None, config=LlamaConfig(**language), state_dict=state, dtype=state["lm_head.weight"].dtype, output_loading_info=True
     )
-    wrong = {kind: sorted(names)[:3] for kind, names in found.items() if names}
+    wrong = {kind: sorted(names)[:3] for kind, names in loading.items() if names}
     if wrong:
         raise CheckpointError(f"{source} does not hold the weights its config.json promises: {wrong}")
     return model

@@ -159,32 +159,32 @@ def build_table(
     for model, variant in definition.rows:
         for name in spec.columns:
             printed = [p for p in published if (p.model, p.run, p.column) == (model, variant, name)]
-            own = next((p for p in printed if p.table in spec.published), None)
+            paper = next((p for p in printed if p.table in spec.published), None)
             others = {r: p for r in references for p in printed if p.table == r}
             if name in definition.left_out:
-                quantities: Quantities = {"published": own}
+                quantities: Quantities = {"published": paper}
                 cell, others = None, {}
             else:
                 cell = results.cell(model, variant, name, definition.columns)
-                quantities = _numbers(cell, own, others)
+                quantities = _numbers(cell, paper, others)
                 if cell.clusters is not None and labels[name] not in clusters.setdefault(cell.clusters, []):
                     clusters[cell.clusters].append(labels[name])
                 papers = [p for p in printed if not p.of_others]
-                elsewhere = sorted({p.printed for p in papers if own is not None and p.value != own.value})
+                elsewhere = sorted({p.printed for p in papers if paper is not None and p.value != paper.value})
                 if elsewhere:
                     quantities["published_elsewhere"] = " ".join(elsewhere)
                 if spec.calibration is not None:
                     judging = (p for p in others.values() if all(m.comparable for m in _covering(protocols, p).values()))
                     quantities |= _verdict(cell, next(judging, None), spec.calibration)
-            marks = {q: _covering(protocols, p) for q, p in {"published": own, **others}.items() if p is not None}
+            marks = {q: _covering(protocols, p) for q, p in {"published": paper, **others}.items() if p is not None}
             quantities |= {f"{quantity}_protocols": " ".join(covering) for quantity, covering in marks.items()}
-            audited = remarks.get((own.table, model, variant, name), ()) if own is not None else ()
+            audited = remarks.get((paper.table, model, variant, name), ()) if paper is not None else ()
             quantities["published_audit"] = "; ".join(audited)
             words = [f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items()]
             quantities["note"] = " ".join([*words, *(f"audit: {remark}." for remark in audited)])
             used |= {key: m for covering in marks.values() for key, m in covering.items()}
             numbers += [(model, variant, name, *line) for line in _lines(quantities)]
-            found[model, variant, name] = cell, own
+            found[model, variant, name] = cell, paper
         rows.append((model, variant))
         if variant in (BASELINE, VDEP) and {(model, BASELINE), (model, VDEP)} <= set(rows):
             rows.append((model, CHANGE))
@@ -202,12 +202,12 @@ def build_table(
     return BuiltTable(spec.title, rows, spec.columns, labels, frame, notes, references, used, clusters)
 
 
-def _numbers(cell: Cell, own: Published | None, others: Mapping[str, Published]) -> Quantities:
+def _numbers(cell: Cell, paper: Published | None, others: Mapping[str, Published]) -> Quantities:
     quantities: Quantities = {"reproduced": cell.value, "low": cell.low, "high": cell.high, "blind": cell.blind}
     if cell.n > 1:
         quantities |= {"spread": cell.spread, "n": cell.n}
-    if own is not None:
-        quantities |= {"published": own, "difference": float(shown(cell.value) - own.value)}
+    if paper is not None:
+        quantities |= {"published": paper, "difference": float(shown(cell.value) - paper.value)}
     for reference, other in others.items():
         quantities |= {reference: other, f"{reference}_difference": float(shown(cell.value) - other.value)}
     return quantities

@@ -51,8 +51,8 @@ def has_gpu() -> bool:
     """Whether the driver of an NVIDIA GPU answers on this machine."""
     if shutil.which("nvidia-smi") is None:
         return False
-    found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return found.returncode == 0 and "GPU" in found.stdout
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return listed.returncode == 0 and "GPU" in listed.stdout
 
 
 def require_gpu(rules: list[str]) -> None:

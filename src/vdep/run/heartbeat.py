@@ -62,24 +62,28 @@ class Watchdog:
         if now - self._looked > 10 * EVERY:
             # this process stood still itself, as a suspended job does: nobody could be heard meanwhile
             pause = now - self._looked
-            self._seen = {name: (said, since + pause) for name, (said, since) in self._seen.items()}
+            self._seen = {name: (message, since + pause) for name, (message, since) in self._seen.items()}
         self._looked = now
         for path in self.folder.glob(f"{PREFIX}*"):
-            said = path.read_text().strip()
-            if said and path.name in self._seen and self._seen[path.name][0] != said:
-                self._seen[path.name] = (said, now)
-        late = [(count(said), name, said) for name, (said, since) in self._seen.items() if now - since > self._patience(said)]
-        return [f"{name} (last: {said.partition(' ')[2]})" for _, name, said in sorted(late)]
+            message = path.read_text().strip()
+            if message and path.name in self._seen and self._seen[path.name][0] != message:
+                self._seen[path.name] = (message, now)
+        late = [
+            (count(message), name, message)
+            for name, (message, since) in self._seen.items()
+            if now - since > self._patience(message)
+        ]
+        return [f"{name} (last: {message.partition(' ')[2]})" for _, name, message in sorted(late)]
 
-    def _patience(self, said: str) -> float:
+    def _patience(self, message: str) -> float:
         if not self.limit:
             return math.inf
-        if not count(said):
+        if not count(message):
             return max(SLOWER * self.limit, STARTING)
-        return self.limit if said.partition(" ")[2].startswith("step ") else SLOWER * self.limit
+        return self.limit if message.partition(" ")[2].startswith("step ") else SLOWER * self.limit
 
 
-def count(said: str) -> int:
+def count(message: str) -> int:
     """How often a rank has been heard."""
-    number = said.partition(" ")[0]
+    number = message.partition(" ")[0]
     return int(number) if number.isdigit() else 0

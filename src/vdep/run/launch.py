@@ -149,10 +149,10 @@ def seconds_left() -> float | None:
 
 def parse_time_left(text: str) -> float | None:
     """``[days-][hours:]minutes:seconds`` as squeue prints them; None for anything else (``UNLIMITED``)."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    if not match:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
