@@ -6,13 +6,17 @@ import csv
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import world
 from evidence_world import MODEL, World, write_study
 from scipy import stats
 from test_comparison import BENCHMARKS, PUBLISHED, STUDY, define, rules, study_of
+from test_recipe import paper_config
 
+from vdep.__main__ import run
 from vdep.errors import ReportError
 from vdep.evaluation.scores import MME_COGNITION, MME_PERCEPTION, SCORERS, Scored
 from vdep.report import power_text as text
@@ -22,6 +26,7 @@ from vdep.report.inference import crossed_interval, t_interval, t_power
 from vdep.report.power import build_power
 from vdep.report.verdicts import decide
 from vdep.study.evidence import comparison_definition
+from vdep.study.files import merged_configuration
 
 MARGIN = 1.0
 
@@ -244,3 +249,22 @@ def test_five_hundred_studies_as_files(effect: float, tmp_path: Path) -> None:
         assert holds <= stats.binom.ppf(0.999, n, 0.05)
     pooled = [comparison.of((MODEL, "vdep", "baseline"), "all") for comparison in studies]
     assert within(sum(d is not None and d.low <= 100 * effect <= d.high for d in pooled), n, 0.95)
+
+
+def test_the_command_says_what_snakemake_power_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(world.ROOT)
+    (tmp_path / "mine.yaml").write_text(f"results: {tmp_path}\nverdicts: {{seeds: [1, 4]}}\n")
+    assert run(["power", "--configfile", str(tmp_path / "mine.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "| 1 seed * | 4 seeds | basis |" in printed
+    for row in PAPER.rows:
+        assert row.label in printed
+    monkeypatch.chdir(tmp_path)
+    assert run(["power"]) == 1
+    assert "Snakefile cannot be read" in capsys.readouterr().err
+
+
+def test_commands_read_the_configuration_that_snakemake_merges() -> None:
+    assert merged_configuration(world.ROOT, [world.ROOT / "config" / "demo.yaml"]) == paper_config("demo")

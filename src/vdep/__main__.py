@@ -336,6 +336,29 @@ def audit(
 
 
 @app.command()
+def power(
+    configfile: Annotated[list[Path] | None, Option(help="an overlay, as for Snakemake; again for the next")] = None,
+) -> None:
+    """Say what some seeds can detect: as assumed, and as far as runs are finished as measured."""
+    from .report.comparison import build_comparison
+    from .report.evidence import Definition
+    from .report.finished import finished
+    from .report.power import build_power
+    from .report.power_text import as_markdown
+    from .report.results import read_published
+    from .study.evidence import comparable, comparison_definition
+    from .study.files import merged_configuration
+    from .study.plan import Plan
+
+    checkout = Path.cwd()
+    plan = Plan.of(merged_configuration(checkout, configfile or ()), checkout)
+    published = read_published(checkout / "config" / "published.csv")
+    definition = Definition.model_validate(comparison_definition(plan.study))
+    files = {key: Path(path) for key, path, _ in finished(plan, comparable(plan.study)).scores}
+    print(as_markdown(build_power(build_comparison(definition, files, published), published)), end="")
+
+
+@app.command()
 def schema() -> None:
     """Print the configuration's JSON schema."""
     from .study.schema import schema_text
