@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import stats
 from test_recipe import changed, paper_config
 
 from vdep.errors import ConfigError, ReportError
-from vdep.evaluation.scores import Scored
+from vdep.evaluation.scores import MME_COGNITION, MME_PERCEPTION, Scored
 from vdep.report import comparison_text as text
 from vdep.report.comparison import build_comparison, provenance
 from vdep.report.evidence import Comparison, Definition, Difference
@@ -377,3 +378,37 @@ def test_rules_can_be_changed_by_an_overlay_and_their_hash_says_so() -> None:
     without = load_study(changed("verdicts/claims/helps-everywhere", None))
     assert "helps-everywhere" not in without.claims
     assert canonical_json(Definition.model_validate(definition).model_dump(mode="json"))
+
+
+@pytest.mark.long
+def test_at_full_size_two_arms_are_compared_within_a_minute(tmp_path: Path) -> None:
+    """All 72,323 questions of the paper's benchmarks, with clusters as they are there."""
+    rng = np.random.default_rng(0)
+    files, whole = {}, {name: b for name, b in STUDY.benchmarks.items() if b.cluster}
+    for name, benchmark in whole.items():
+        n = benchmark.samples or 0
+        for variant in ("baseline", "vdep"):
+            right = rng.random(n) < 0.65
+            questions = [full_size(benchmark.scorer, name, i, bool(r)) for i, r in enumerate(right)]
+            path = tmp_path / variant / f"{name}.json"
+            files[MODEL, variant, "seed-42", name] = write_evaluation(path, questions, benchmark.scorer, benchmark.asset)
+    started = time.process_time()
+    comparison = build_comparison(Definition.model_validate(comparison_definition(STUDY)), files, PUBLISHED)
+    assert time.process_time() - started < 60
+    found = {d.quantity: d for d in comparison.differences}
+    assert found["gqa"].clusters == 398
+    # MMBench counts whole questions, and both languages' are the same ones
+    assert found["primary"].questions == 72323 - 2 * (4329 - 1164)
+    assert found["mmbench_mean"].clusters == 1164
+
+
+def full_size(scorer: str, name: str, i: int, right: bool) -> Scored:
+    points = float(right)
+    if scorer == "circular":
+        return Scored(i, str(i % 1164), points, unit=str(i % 1164))
+    if scorer == "mme":
+        categories = (*MME_PERCEPTION, *MME_COGNITION)
+        return Scored(i, str(i // 2), points, categories[i // 2 % len(categories)], unit=str(i // 2))
+    if scorer == "f1":
+        return Scored(i, str(i // 18), points, predicted_yes=right, is_yes=i % 2 == 0)
+    return Scored(i, str(i % 398 if name == "gqa" else i // 2), points)

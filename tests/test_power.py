@@ -237,7 +237,7 @@ def test_studies_as_files_are_the_simulated_ones(tmp_path: Path) -> None:
         assert comparison.verdicts[0].verdict == verdicts(differences[None])[0]
 
 
-@pytest.mark.long
+@pytest.mark.full
 @pytest.mark.parametrize("effect", [0.0, 0.02])
 def test_five_hundred_studies_as_files(effect: float, tmp_path: Path) -> None:
     simulated, n = World(effect=effect, seeds=5), 500
