@@ -1,6 +1,10 @@
 # What the printed numbers cannot be, from the numbers alone: nothing is trained, and no GPU is needed.
 
 
+if "audit" in STUDY.tables:
+    raise WorkflowError("configuration: tables.audit: the audit of the printed numbers has that name; give the table another")
+
+
 rule audit:
     """Every printed number of which the numbers alone say something, and why."""
     input:

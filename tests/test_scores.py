@@ -96,7 +96,10 @@ def test_a_score_that_is_not_lmms_evals_own_is_refused() -> None:
 
 def recipe(**changes: Any) -> EvaluationRecipe:
     benchmark = Benchmark(
-        **({"asset": "a", "task": "t", "files": {"test": "*.parquet"}, "scorer": "mean", "cluster": "question", "samples": 10} | changes)
+        **(
+            {"asset": "a", "task": "t", "files": {"test": "*.parquet"}, "scorer": "mean", "cluster": "question", "samples": 10}
+            | changes
+        )
     )
     return EvaluationRecipe(
         benchmark="demo", settings=benchmark, source={}, template="phi", image="pad", evaluation=EvaluationSettings()

@@ -88,7 +88,7 @@ def remarks(found: Audit) -> dict[CellKey, list[str]]:
     by_cell: dict[CellKey, list[str]] = {}
     for finding in found.findings:
         if finding.check != "protocol":
-            by_cell.setdefault(finding.cell, []).append(f"{finding.printed} {finding.words}")
+            by_cell.setdefault(finding.cell, []).append(finding.words)
     return by_cell
 
 

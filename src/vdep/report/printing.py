@@ -35,10 +35,19 @@ def as_markdown(table: BuiltTable) -> str:
     lines += ["", "; ".join(_legend(table)) + ".", *(f"\n{note}" for note in dict.fromkeys(table.notes))]
     for i, protocol in enumerate(table.protocols.values()):
         lines.append(f"\n<sup>{chr(ord('a') + i)}</sup> {protocol.note} ({protocol.source})")
-    for (model, run, name), cell in table.cells.items():
-        if audited := cell.get("published_audit") or cell.get("published_change_audit"):
-            lines.append(f"\n<sup>{AUDITED}</sup> {model}/{run}, {table.labels[name]}: {audited}.")
+    for remark, where in _audited(table).items():
+        lines.append(f"\n<sup>{AUDITED}</sup> {', '.join(where)}: {remark}.")
     return "\n".join(lines) + "\n"
+
+
+def _audited(table: BuiltTable) -> dict[str, list[str]]:
+    """What the audit says -> the numbers that it says it of."""
+    remarks: dict[str, list[str]] = {}
+    for (model, run, name), cell in table.cells.items():
+        for quantity in ("published", "published_change"):
+            for remark in cell.get(f"{quantity}_audit", "").splitlines():
+                remarks.setdefault(remark, []).append(f"{cell[quantity]} ({model}/{run}, {table.labels[name]})")
+    return remarks
 
 
 def _legend(table: BuiltTable) -> Iterator[str]:

@@ -179,7 +179,7 @@ def build_table(
             marks = {q: _covering(protocols, p) for q, p in {"published": paper, **others}.items() if p is not None}
             quantities |= {f"{quantity}_protocols": " ".join(covering) for quantity, covering in marks.items()}
             audited = remarks.get((paper.table, model, variant, name), ()) if paper is not None else ()
-            quantities["published_audit"] = "; ".join(audited)
+            quantities["published_audit"] = "\n".join(audited)
             words = [f"{key}: {m.note}" for covering in marks.values() for key, m in covering.items()]
             quantities["note"] = " ".join([*words, *(f"audit: {remark}." for remark in audited)])
             used |= {key: m for covering in marks.values() for key, m in covering.items()}
@@ -191,7 +191,7 @@ def build_table(
             for name in spec.columns:
                 change = _change(*found[model, BASELINE, name], *found[model, VDEP, name])
                 audited = [r for t in spec.published for r in remarks.get((t, model, CHANGE, name), ())]
-                change["published_change_audit"] = "; ".join(audited)
+                change["published_change_audit"] = "\n".join(audited)
                 numbers += [(model, CHANGE, name, *line) for line in _lines(change)]
     notes += [f"Free-form answers graded by {judge}." for judge in results.judges]
     notes += [
