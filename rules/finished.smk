@@ -21,6 +21,6 @@ def what_is_finished(wanted):
     return finished(PLAN, wanted, {path for _, path in asked_for(wanted)}).model_dump_json()
 
 
-def page_request():
-    """For the page, with what Snakemake recorded of the jobs that made it."""
+def shown_on_the_page():
+    """What is finished, with what Snakemake recorded of the jobs that made it."""
     return request.ask(PLAN, lambda file: workflow.persistence.metadata(IOFile(file)))

@@ -15,11 +15,11 @@ rule page:
     resources:
         mem_mb=4000,
     params:
-        finished=lambda w: page_request().digest,
+        finished=lambda w: shown_on_the_page().digest,
     run:
         from vdep.report.page.write import build
 
-        build(page_request(), CHECKOUT, Path(output.page), Path(output.further), Path(log[0]))
+        build(shown_on_the_page(), CHECKOUT, Path(output.page), Path(output.further), Path(log[0]))
 
 
 rule report:

@@ -19,7 +19,6 @@ from PIL import Image
 from vdep.artifacts import Scores
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
-from vdep.report.attention_data import MEASURES, Flow
 from vdep.report.page.request import (
     AskedBenchmark,
     AskedFigure,
@@ -148,8 +147,8 @@ def _benchmark(
         path.parent.mkdir(parents=True, exist_ok=True)
         samples = path.with_name(f"{name}.samples.jsonl.gz")
         write_samples(samples, {"seen": seen, "blind": seen[:1]})
-        _scores(path, name, questions, 100 * float(right.mean()), samples)
-        scores.append(AskedScores(checkpoint=checkpoint, file=str(path), seconds=12.5))
+        digest = _scores(path, name, questions, 100 * float(right.mean()), samples)
+        scores.append(AskedScores(checkpoint=checkpoint, file=str(path), seconds=12.5, evaluation=digest, training="r" * 64))
     return AskedBenchmark(name=name, label=name.upper(), data=str(asset / "manifest.json"), scores=tuple(scores))
 
 
@@ -157,7 +156,8 @@ def _text(attacks: Sequence[str], number: int, otherwise: str) -> str:
     return attacks[number % len(attacks)] if attacks and number % 3 == 0 else otherwise
 
 
-def _scores(path: Path, benchmark: str, questions: int, value: float, samples: Path) -> None:
+def _scores(path: Path, benchmark: str, questions: int, value: float, samples: Path) -> str:
+    """Write the scores, and return the digest of their recipe."""
     recipe = {"benchmark": benchmark}
     write_json(
         path,
@@ -169,7 +169,7 @@ def _scores(path: Path, benchmark: str, questions: int, value: float, samples: P
             "samples": {"file": samples.name, "sha256": sha256(samples)},
         },
     )  # fmt: skip
-    Scores.open(path)
+    return Scores.open(path).digest
 
 
 def _stages(folder: Path, checkpoint: str, generator: np.random.Generator) -> list[AskedStage]:
@@ -212,23 +212,13 @@ def _table(folder: Path, checkpoints: Sequence[str], benchmarks: Sequence[str]) 
 def _figure(folder: Path, checkpoints: Sequence[str], generator: np.random.Generator) -> AskedFigure:
     sides = {}
     for checkpoint in checkpoints:
-        maps = generator.random((2, 3, 16)).astype(np.float32) / 16
+        heads = generator.random((2, 3, 5, 16)).astype(np.float32) / 16
         path = folder / "results" / "attention" / "attention" / f"{checkpoint}.npz"
-        Flow(
-            maps=maps,
-            head_maps=np.repeat(maps[:, :, None], 2, axis=2).astype(np.float16),
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path, maps=heads.mean(2), head_maps=heads, totals=generator.random((8, 3)), uniform=0.6,
             pixels=generator.integers(0, 255, (2, 48, 48, 3), dtype=np.uint8),
-            cells=np.arange(16),
-            side=4,
-            uniform=0.5,
-            names=np.array([f"p{i}" for i in range(8)]),
-            areas=generator.random(8),
-            by_layer=generator.random((8, 3, len(MEASURES))),
-            by_head=generator.random((2, 3, 2, len(MEASURES))),
-            best=np.array([1, 1]),
-            best_values=generator.random((4, len(MEASURES))),
-            sinks=np.zeros((3, 16), bool),
-        ).save(path)
+        )  # fmt: skip
         sides[checkpoint] = str(path)
     return AskedFigure(name="attention", question="Describe this photo in detail.", sides=sides)
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from vdep.errors import EvaluationError, ReportError
 from vdep.evaluation.samples import read_samples
-from vdep.report.page import answers, cells, curves, maps, pictures, room, write
+from vdep.report.page import answers, cells, curves, maps, pictures, write
 from vdep.report.page.content import Page
 from vdep.report.page.request import Request
 from vdep.report.page.room import Room
@@ -35,9 +35,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> PageStudy:
     return page_study.make(tmp_path_factory.mktemp("study"), CHECKPOINTS, {"gqa": 90, "pope": 40}, attacks=ATTACKS)
 
 
+def gathered(request: Request) -> Page:
+    """The page of a study for all of which it has room."""
+    further: list[str] = []
+    page = write.gather(request, world.ROOT, Room(), lambda name, answers: further.append(name))
+    assert not further
+    return page
+
+
 @pytest.fixture(scope="module")
 def page(study: PageStudy) -> Page:
-    return write.gather(study.request, world.ROOT, Room())[0]
+    return gathered(study.request)
 
 
 class Scripts(HTMLParser):
@@ -172,8 +180,8 @@ def test_with_little_room_the_disagreements_of_baseline_and_vdep_come_first(stud
     assert set(kinds) == {0, 1, 2}
     first = {asked.rows[number]["category"] for number in order[: len(asked.categories)]}
     assert len(first) > 3, "not one category after the other"
-    numbers, shown = answers.within(asked, 6000)
-    assert numbers == order[: len(numbers)]
+    shown = answers.within(asked, order, 6000)
+    assert [q.id for q in shown] == [asked.rows[number]["question_id"] for number in order[: len(shown)]]
     assert sum(map(answers.size, shown)) <= 6000 < sum(map(answers.size, shown)) + 1500
 
 
@@ -206,7 +214,20 @@ def test_samples_that_are_not_those_of_the_scores_are_refused(tmp_path: Path) ->
     request = page_study.make(tmp_path, CHECKPOINTS[:2], {"gqa": 20}).request
     (tmp_path / "results" / "evaluations" / CHECKPOINTS[0] / "gqa.samples.jsonl.gz").write_bytes(b"other")
     with pytest.raises(EvaluationError, match=r"gqa\.samples\.jsonl\.gz"):
-        write.gather(request, world.ROOT, Room())
+        gathered(request)
+
+
+@pytest.mark.parametrize("what", ["evaluation", "training"])
+def test_what_another_configuration_made_is_left_out_and_named(study: PageStudy, what: str) -> None:
+    first = study.request.benchmarks[0]
+    stale = first.scores[0].model_copy(update={what: "x" * 64})
+    changed = (first.model_copy(update={"scores": (stale, *first.scores[1:])}), *study.request.benchmarks[1:])
+    page = gathered(study.request.model_copy(update={"benchmarks": changed}))
+    verb = {"evaluation": "evaluated", "training": "trained"}[what]
+    assert page.origin.left_out == (f"{stale.file}: {verb} by another recipe than the configuration's",)
+    index = page.answers.checkpoints.index(CHECKPOINTS[0])
+    assert {q.a[index] for q in page.answers.benchmarks[0].questions} == {-1}
+    assert {q.a[index] for q in page.answers.benchmarks[1].questions} != {-1}
 
 
 def test_a_study_that_has_only_begun_has_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
@@ -221,8 +242,7 @@ def test_a_study_that_has_only_begun_has_a_page_that_says_what_is_missing(tmp_pa
         "stamps": {},
     }
     request = Request(title="Nothing yet", note="", results=str(tmp_path), **empty)
-    page, further = write.gather(request, world.ROOT, Room())
-    assert not further
+    page = gathered(request)
     assert set(page.missing) == {"claims", "differences", "tables", "power", "audit", "curves", "attention", "answers"}
 
 
@@ -230,10 +250,9 @@ def test_a_benchmark_whose_data_is_gone_is_shown_without_pictures(tmp_path: Path
     study = page_study.make(tmp_path, CHECKPOINTS[:2], {"gqa": 12})
     for path in (tmp_path / "assets").rglob("*.parquet"):
         path.unlink()
-    found, _ = room.one_page(study.request, Room())
-    assert found is not None
-    assert found.pictures == ()
-    assert len(found.benchmarks[0].questions) == 12
+    page = gathered(study.request)
+    assert page.answers.pictures == ()
+    assert len(page.answers.benchmarks[0].questions) == 12
 
 
 def test_verdicts_and_differences_are_those_of_the_comparison(page: Page) -> None:
@@ -248,11 +267,11 @@ def test_one_seed_gives_no_verdict(study: PageStudy, tmp_path: Path) -> None:
     content["differences"][0]["by_seed"] = content["differences"][0]["by_seed"][:1]
     (tmp_path / "comparison.json").write_text(json.dumps(content))
     request = study.request.model_copy(update={"sheets": {"comparison.json": str(tmp_path / "comparison.json")}})
-    page, _ = write.gather(request, world.ROOT, Room())
+    page = gathered(request)
     assert page.differences[0].outcome == "no verdict"
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(ReportError, match=r"comparison\.json is no comparison \(definition: Field required\): delete it"):
-        write.gather(request, world.ROOT, Room())
+        gathered(request)
 
 
 def test_a_table_is_its_csv_with_the_change_between_baseline_and_vdep(page: Page) -> None:
@@ -291,6 +310,37 @@ def test_attention_maps_lose_less_than_a_hundredth_of_their_peak(seed: int) -> N
     peak = float(values.max())
     back = maps.unpacked(maps.packed(values, peak), peak).reshape(values.shape)
     assert np.abs(back - values).max() <= 0.01 * peak
+
+
+def save_maps(path: Path, layers: int, heads: int, edge: int, pictures: int = 4, **more: Any) -> None:
+    values = np.random.default_rng(0).random((pictures, layers, heads, edge * edge)).astype(np.float16)
+    pixels = np.zeros((pictures, 16, 16, 3), np.uint8)
+    np.savez(path, maps=values.mean(2), head_maps=values, totals=np.ones((6, layers)), pixels=pixels, **more)
+
+
+@pytest.mark.parametrize(("seeds", "shown", "with_heads"), [(1, 2, 1), (5, 10, 1)], ids=["one seed", "five seeds"])
+def test_attention_at_full_size_keeps_to_its_room(
+    tmp_path: Path, study: PageStudy, monkeypatch: pytest.MonkeyPatch, seeds: int, shown: int, with_heads: int
+) -> None:
+    """32 layers of 32 heads on 24 x 24 patches: no room for every head of every picture, nor for ten checkpoints."""
+    monkeypatch.setattr(maps, "RESAMPLES", 3)
+    save_maps(tmp_path / "one.npz", 32, 32, 24)
+    sides = {f"llava-7b/{v}/seed-{n}": str(tmp_path / "one.npz") for v in ("baseline", "vdep") for n in range(seeds)}
+    figure = study.request.figures[0].model_copy(update={"sides": sides})
+    (view,) = maps.views(study.request.model_copy(update={"figures": (figure,)}))
+    assert sum(len(side.maps) + len(side.heads) for side in view.sides) <= maps.ROOM
+    assert (sum(bool(side.maps) for side in view.sides), view.with_heads) == (shown, with_heads)
+    assert len(view.sides) == 2 * seeds, "totals are of all"
+
+
+def test_tokens_lie_where_they_were_recorded_to_lie(tmp_path: Path) -> None:
+    """A class token lies nowhere, and one patch may have no token."""
+    save_maps(tmp_path / "one.npz", 2, 3, 2, cells=np.array([-1, 2, 0, 1]), side=2)
+    found = maps.Recorded.load(tmp_path / "one.npz")
+    with np.load(tmp_path / "one.npz") as file:
+        given = file["maps"]
+    np.testing.assert_array_equal(found.maps, np.stack([given[..., 2], given[..., 3], given[..., 1], 0 * given[..., 0]], -1))
+    assert found.heads.shape == (4, 2, 3, 4)
 
 
 def test_numbers_of_a_sheet_stand_right_and_words_left(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,7 +205,11 @@ def test_the_attention_viewer_shows_picture_layer_and_difference(page: Page) -> 
     assert all(a != b for a, b in zip(first, second, strict=True))
     attention.get_by_role("button", name="Picture 2").click()
     assert all(a != b for a, b in zip(second, painted(), strict=True))
-    attention.locator("select").nth(2).select_option(index=0)
+    attention.locator("select[data-control=head]").select_option("head 3")
+    third = painted()
+    attention.locator("select[data-control=head]").select_option("mean of all")
+    assert third != painted()
+    attention.locator("select[data-control=right]").select_option(index=0)
     same = painted()
     assert same[0] == same[1]
     assert "\n0.0 points in all" in attention.inner_text()
@@ -337,3 +342,33 @@ def test_a_further_page_has_everything_of_one_benchmark_and_leads_back(browser: 
         assert (tmp_path / link).parent.joinpath(found.page.locator(".home").get_attribute("href")).resolve() == (
             tmp_path / "report.html"
         ).resolve()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_at_the_papers_size_it_stays_below_15_mb_and_answers_at_once(browser: Browser, tmp_path: Path) -> None:
+    """72,323 questions, ten checkpoints of two models, photographs: counts of all, and what is seen first is what matters."""
+    variants = ("baseline", "vdep", "alpha-0.1", "alpha-0.01", "ratio-0.5", "ratio-0.8", "loss-inverse", "loss-sigmoid")
+    checkpoints = [f"llava-7b/{variant}/seed-42" for variant in variants]
+    checkpoints += [f"tinyllava-3b/{variant}/seed-42" for variant in variants[:2]]
+    made = page_study.make(tmp_path, checkpoints, page_study.PAPER, pictures=300, words=12)
+    write.build(made.request, world.ROOT, tmp_path / "report.html", tmp_path / "report", tmp_path / "log")
+    print((tmp_path / "log").read_text())
+    size = (tmp_path / "report.html").stat().st_size
+    assert 5_000_000 < size < 15_000_000
+    assert all(path.stat().st_size < 60_000_000 for path in (tmp_path / "report").iterdir())
+    started = time.monotonic()
+    with opened(browser, tmp_path / "report.html") as found:
+        total = found.page.locator(".overview tr.primary td").first.inner_text()
+        assert total.replace(",", "") == "72323"
+        assert time.monotonic() - started < 15
+        press(found.page, "gained")
+        assert shown(found.page) > 500
+        pictures = found.page.evaluate(
+            "[...document.querySelectorAll('.question')].map((q) => q.querySelectorAll('img').length)"
+        )
+        assert sum(pictures) >= 20, "those that are seen first have pictures"
+        started = time.monotonic()
+        found.page.locator("#answers-search").fill("number 12")
+        assert 0 < shown(found.page) < 500
+        assert time.monotonic() - started < 3

@@ -36,6 +36,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """In one write, so that no reader sees a part of it."""
+    with open(path, "ab") as file:
+        file.write(f"{line}\n".encode())
+
+
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 

@@ -26,6 +26,7 @@ import psutil
 from ..artifacts import FINAL, FinishedStage
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import exclusive_lock, write_atomically, write_json
+from . import attempts
 from .driver import DRIVER_VARIABLE
 from .heartbeat import Watchdog
 from .job import RESUME_EXIT_CODE, Job
@@ -100,6 +101,7 @@ def _attempt(job: Job) -> int:
     environment = os.environ | {"OMP_NUM_THREADS": str(job.execution.threads), "TOKENIZERS_PARALLELISM": "false"}
     log.info("attempt %d of %s, log %s", number, job.run, log_path)
     micro_batch, limit = job.micro_batch, job.execution.stall_limit
+    hardware, started = attempts.hardware(job.device, job.execution.processes), time.monotonic()
     with open(log_path, "wb") as log_file:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
@@ -109,6 +111,9 @@ def _attempt(job: Job) -> int:
         watchdog = Watchdog(job.heartbeats, limit, job.execution.processes)
         hanging, asked_to_stop = _watch(process, log_file, watchdog, job.execution.grace)
     code = process.wait()
+    seconds = round(time.monotonic() - started, 1)
+    record = attempts.Attempt(hardware=hardware, processes=job.execution.processes, seconds=seconds, exit_code=code)
+    attempts.record(job.run, record)
     if code == 0:
         return 0
     if job.stopped.exists():

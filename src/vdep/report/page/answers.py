@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from itertools import combinations, zip_longest
 from pathlib import Path
@@ -42,11 +43,11 @@ class Asked:
     points: tuple[tuple[float, ...], ...]
     """(questions, checkpoints)."""
 
-    @property
+    @cached_property
     def categories(self) -> tuple[str, ...]:
         return tuple(sorted({_category(row) for row in self.rows}))
 
-    @property
+    @cached_property
     def taken_part(self) -> list[int]:
         """The checkpoints that were asked."""
         return [] if not self.rows else [i for i, answer in enumerate(self.answers[0]) if answer is not None]
@@ -185,17 +186,16 @@ def size(shown: Question) -> int:
     return len(json.dumps(shown.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False).encode())
 
 
-def within(asked: Asked, room: int, longest: int | None = LONGEST) -> tuple[list[int], list[Question]]:
-    """The questions that fit into ``room`` bytes, by priority: their numbers, and themselves."""
-    numbers, shown = [], []
-    for number in by_priority(asked):
-        entry = question(asked, number, longest)
+def within(asked: Asked, order: Sequence[int], room: int) -> list[Question]:
+    """The first questions of an order, as many as fit into ``room`` bytes."""
+    shown = []
+    for number in order:
+        entry = question(asked, number, LONGEST)
         room -= size(entry)
         if room < 0:
             break
-        numbers.append(number)
         shown.append(entry)
-    return numbers, shown
+    return shown
 
 
 def described(asked: Asked, shown: Sequence[Question], page: str = "") -> AnsweredBenchmark:

@@ -8,23 +8,27 @@ function shade(stops, t) {
   return range(3).map((k) => Math.round(stops[i][k] + (stops[i + 1][k] - stops[i][k]) * (at - i)));
 }
 
-function unpack(side) {
-  if (!side.maps) return null;
-  if (!side.values) {
-    const bytes = atob(side.maps);
-    side.values = Float32Array.from({ length: bytes.length }, (_, i) => side.peak * (bytes.charCodeAt(i) / 255) ** 2);
+const decoded = new Map();
+
+// bytes of a side's maps as shares of attention, once
+function unpack(side, name) {
+  const key = side[name];
+  if (!decoded.has(key)) {
+    const bytes = atob(key);
+    decoded.set(key, Float32Array.from({ length: bytes.length }, (_, i) => side.peak * (bytes.charCodeAt(i) / 255) ** 2));
   }
-  return side.values;
+  return decoded.get(key);
 }
 
 function attentionViewer(view) {
-  const [rows, columns] = view.grid, tokens = rows * columns, heads = view.heads.length;
+  const [rows, columns] = view.grid, patches = rows * columns, heads = view.heads || 0, withHeads = view.with_heads || 0;
   const sides = view.sides.filter((s) => s.maps);
   const state = { picture: 0, layer: view.layers - 1, head: 0, left: 0, right: Math.min(1, sides.length - 1), shared: false, cell: null };
   const images = view.pictures.map((url) => { const image = new Image(); image.onload = () => draw(); image.src = url; return image; });
+  const single = () => state.head > 0 && state.picture < withHeads && Boolean(sides[state.left].heads && sides[state.right].heads);
   const slice = (side, layer = state.layer) => {
-    const start = ((state.picture * view.layers + layer) * heads + state.head) * tokens;
-    return unpack(side).subarray(start, start + tokens);
+    const start = single() ? (state.picture * view.layers + layer) * heads + state.head - 1 : state.picture * view.layers + layer;
+    return unpack(side, single() ? 'heads' : 'maps').subarray(start * patches, (start + 1) * patches);
   };
   const panels = ['left', 'right', 'difference'].map((kind) => {
     const canvas = h('canvas', { width: 336, height: 336, tabIndex: 0, role: 'img' });
@@ -50,6 +54,7 @@ function attentionViewer(view) {
   };
   const layerText = h('output', {}, '');
   const curve = h('div', {});
+  const headText = h('p', { class: 'note', hidden: true }, `Shown is the mean of all heads: single heads are here for the first ${plural(withHeads, 'picture')} and the first seed.`);
 
   function paint(panel, values, low, high, stops, diverging) {
     const context = panel.canvas.getContext('2d'), W = panel.canvas.width, H = panel.canvas.height;
@@ -80,7 +85,7 @@ function attentionViewer(view) {
     let high = 0, apart = 0;
     for (const layer of over) {
       const x = slice(left, layer), y = slice(right, layer);
-      for (let i = 0; i < tokens; i++) { high = Math.max(high, x[i], y[i]); apart = Math.max(apart, Math.abs(y[i] - x[i])); }
+      for (let i = 0; i < patches; i++) { high = Math.max(high, x[i], y[i]); apart = Math.max(apart, Math.abs(y[i] - x[i])); }
     }
     const difference = Array.from(b, (value, i) => value - a[i]);
     paint(panels[0], a, 0, high || 1, SEQUENTIAL);
@@ -92,6 +97,7 @@ function attentionViewer(view) {
       show(panel.title, h('strong', {}, names[i]), h('span', {}, i < 2 ? `${fixed(total * 100, 1)} % on the picture` : `${signed(total * 100, 1)} points in all`));
       panel.canvas.setAttribute('aria-label', `Attention of ${names[i]} to picture ${state.picture + 1}, layer ${state.layer + 1}`);
     });
+    headText.hidden = state.head === 0 || single();
     layerText.textContent = `${state.layer + 1} of ${view.layers}`;
     show(readout, state.cell === null ? 'Point at a patch, or move over it with the arrow keys, to read its numbers.'
       : `row ${Math.floor(state.cell / columns) + 1}, column ${state.cell % columns + 1}: ${fixed(a[state.cell] * 100, 3)} % and ${fixed(b[state.cell] * 100, 3)} %, difference ${signed(difference[state.cell] * 100, 3)}`);
@@ -102,7 +108,7 @@ function attentionViewer(view) {
   slider.value = view.layers;
   const thumbs = view.pictures.map((url, i) => h('button', { type: 'button', class: 'thumb', 'aria-pressed': String(i === 0), 'aria-label': `Picture ${i + 1}`,
     onclick: () => { state.picture = i; thumbs.forEach((t, j) => t.setAttribute('aria-pressed', String(i === j))); draw(); } }, h('img', { src: url, alt: '' })));
-  show(curve, lineChart({ title: `Share of attention on the whole picture, mean of ${plural(view.counted, 'picture')}`, xLabel: 'layer', whole: true, xFormat: (v) => String(Math.round(v)),
+  show(curve, lineChart({ title: `Share of attention on the whole picture, mean of ${plural(view.counted, 'picture')}`, xLabel: 'layer', whole: true, xFormat: (v) => String(Math.round(v)), reference: view.uniform ? { name: 'all positions alike', value: view.uniform } : undefined,
     series: view.sides.map((s) => ({ name: s.checkpoint, color: colorOf(s.checkpoint.split('/')[1]), x: range(view.layers).map((i) => i + 1), y: s.totals, low: s.low, high: s.high, dots: true })) }),
   legendOf(view.sides.map((s) => s.checkpoint.split('/')[1])));
   draw();
@@ -111,10 +117,10 @@ function attentionViewer(view) {
     h('div', { class: 'controls' },
       h('div', { class: 'control' }, h('span', { class: 'label' }, 'picture'), h('div', { class: 'thumbs' }, thumbs)),
       h('div', { class: 'control' }, h('label', { htmlFor: slider.id }, 'layer ', layerText), slider),
-      chooser('head', view.heads.map((name, i) => ({ value: String(i), label: name })), '0', (v) => { state.head = Number(v); draw(); }),
-      chooser('left', names, String(state.left), (v) => { state.left = Number(v); draw(); }),
-      chooser('right', names, String(state.right), (v) => { state.right = Number(v); draw(); }),
+      withHeads ? chooser('head', ['mean of all', ...range(heads).map((i) => `head ${i + 1}`)].map((label, i) => ({ value: String(i), label })), '0', (v) => { state.head = Number(v); draw(); }, { 'data-control': 'head' }) : null,
+      chooser('left', names, String(state.left), (v) => { state.left = Number(v); draw(); }, { 'data-control': 'left' }),
+      chooser('right', names, String(state.right), (v) => { state.right = Number(v); draw(); }, { 'data-control': 'right' }),
       h('div', { class: 'control' }, h('span', { class: 'label' }, 'colours'), toggle('one scale for all layers', false, (on) => { state.shared = on; draw(); }))),
     h('div', { class: 'panels' }, panels.map((p) => h('figure', { class: `panel ${p.kind}` }, p.title, p.canvas, p.legend))),
-    readout, h('div', { class: 'plots one' }, curve));
+    headText, readout, h('div', { class: 'plots one' }, curve));
 }

@@ -126,15 +126,18 @@ class Curve(Frozen):
 
 
 class AttentionSide(Frozen):
-    """``maps``: base64 of bytes (pictures, layers, heads, image tokens); a byte b is ``peak * (b / 255) ** 2``."""
+    """``maps`` and ``heads``: base64 of a byte a value; a byte b is ``peak * (b / 255) ** 2``."""
 
     checkpoint: str
-    maps: str
     peak: float
+    maps: str = ""
+    """(pictures, layers, patches): the mean over heads. Empty where there is no room for more checkpoints."""
+    heads: str = ""
+    """(first pictures, layers, heads, patches)."""
     totals: tuple[float, ...]
-    """(layers,): the share of attention on all image tokens, a mean over ``pictures``."""
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
+    """(layers,): the share of attention on all image tokens, a mean over the pictures that are counted."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 class AttentionView(Frozen):
@@ -144,11 +147,16 @@ class AttentionView(Frozen):
     pictures: tuple[str, ...]
     """As data URLs, as the tower sees them."""
     grid: tuple[int, int]
+    """Rows and columns of patches."""
     layers: int
-    heads: tuple[str, ...]
-    """What the third dimension of the maps is."""
+    heads: int
+    """Of each layer; 0 where heads were not recorded."""
+    with_heads: int
+    """Of how many of the pictures the single heads are there."""
     counted: int
     """Pictures behind the totals."""
+    uniform: float | None = None
+    """The share if every position attended alike."""
 
 
 class Question(Frozen):
@@ -212,6 +220,8 @@ class Trained(Frozen):
     weights: str
     steps: int
     hours: float | None
+    attempts: int
+    """Those that were recorded: a training that was interrupted has several."""
     hardware: str
     settings: dict[str, Any]
     versions: dict[str, str]
@@ -246,6 +256,8 @@ class Origin(Frozen):
     sources: tuple[Source, ...] = ()
     scores: dict[str, Evaluated] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """What was made by another configuration, a line each."""
 
 
 class Page(Frozen):

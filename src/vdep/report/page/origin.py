@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...artifacts import AssetManifest, FinishedStage, Scores
 from ...errors import UserError
+from ...run import attempts
 from .content import Evaluated, Origin, Source, Trained
 from .request import AskedStage, Request
 
 
-def origin(request: Request, checkout: Path) -> Origin:
+def origin(request: Request, checkout: Path, left_out: Sequence[str] = ()) -> Origin:
     trained = tuple(_trained(stage) for stage in request.stages)
     scores = {}
     for benchmark in request.benchmarks:
@@ -38,6 +39,7 @@ def origin(request: Request, checkout: Path) -> Origin:
         sources=tuple(_source(name, Path(file)) for name, file in request.assets.items()),
         scores=scores,
         versions={"vdep": __version__, **versions},
+        left_out=tuple(left_out),
     )
 
 
@@ -57,35 +59,36 @@ def commit(checkout: Path) -> str:
 
 def _trained(stage: AskedStage) -> Trained:
     finished = FinishedStage.read(Path(stage.done))
-    job = _job(finished)
+    run = finished.weights.parent
+    job, made = _job(run), attempts.read(run)
+    seconds = sum(attempt.seconds for attempt in made) if made else stage.seconds
     return Trained(
         checkpoint=stage.checkpoint,
         stage=stage.stage,
         recipe=finished.recipe,
         weights=finished.digest,
         steps=finished.steps,
-        hours=_hours(stage.seconds),
-        hardware=_hardware(finished, job),
+        hours=_hours(seconds),
+        attempts=len(made),
+        hardware="; ".join(dict.fromkeys(attempt.hardware for attempt in made)) or _configured(job),
         settings=_settings(job),
         versions=finished.versions,
     )
 
 
-def _job(finished: FinishedStage) -> dict[str, Any]:
+def _job(run: Path) -> dict[str, Any]:
     try:
-        return json.loads((finished.weights.parent / "job.json").read_text())
+        return json.loads((run / "job.json").read_text())
     except (OSError, ValueError):
         return {}
 
 
-def _hardware(finished: FinishedStage, job: Mapping[str, Any]) -> str:
-    execution = job.get("execution", {})
-    if not execution:
+def _configured(job: Mapping[str, Any]) -> str:
+    """Where attempts were not recorded: what was asked for."""
+    processes = job.get("execution", {}).get("processes")
+    if processes is None:
         return ""
-    processes = execution.get("processes", 1)
-    if job.get("device") == "cpu":
-        return f"CPU, {processes} × {execution.get('threads', 1)} threads"
-    return f"{processes} GPU{'s' if processes > 1 else ''}"
+    return f"{processes} x {'CPU' if job.get('device') == 'cpu' else 'GPU'}"
 
 
 def _settings(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,11 +48,14 @@ function whatRan(origin) {
     ['training', hours ? `${duration(hours)} for ${plural(origin.trained.length, 'stage')}` : ''],
     ['evaluation', evaluating ? `${duration(evaluating)} for ${plural(Object.keys(origin.scores).length, 'evaluation')}` : ''],
     ['versions', Object.entries(origin.versions || {}).map(([name, v]) => `${name} ${v}`).join(', ')]])];
+  if (origin.left_out) {
+    parts.push(h('div', { class: 'missing' }, h('p', {}, 'Left out, because another configuration made it:'), h('ul', { class: 'plain' }, origin.left_out.map((line) => h('li', {}, line)))));
+  }
   if ((origin.trained || []).length) {
     parts.push(h('h3', {}, 'Trainings'), frame('Trainings', h('table', { class: 'numbers' },
       h('thead', {}, h('tr', {}, ['checkpoint', 'stage', 'steps', 'time', 'hardware', 'recipe', 'weights', ''].map((t, i) => h('th', { scope: 'col', class: [2, 3].includes(i) ? 'right' : '' }, t)))),
       h('tbody', {}, origin.trained.map((t) => h('tr', {}, h('th', { scope: 'row' }, t.checkpoint), h('td', { class: 'left' }, t.stage), h('td', {}, t.steps.toLocaleString('en')),
-        h('td', {}, t.hours !== undefined && t.hours !== null ? duration(t.hours) : '–'), h('td', { class: 'left' }, t.hardware || '–'), h('td', { class: 'left' }, hash(t.recipe)), h('td', { class: 'left' }, hash(t.weights)),
+        h('td', {}, t.hours !== undefined && t.hours !== null ? duration(t.hours) : '–', t.attempts > 1 ? ` in ${t.attempts} attempts` : ''), h('td', { class: 'left' }, t.hardware || '–'), h('td', { class: 'left' }, hash(t.recipe)), h('td', { class: 'left' }, hash(t.weights)),
         h('td', {}, h('button', { type: 'button', class: 'link', onclick: () => openDialog(`${t.checkpoint}, ${t.stage}`, facts([...Object.entries(t.settings || {}).map(([k, v]) => [k.replaceAll('_', ' '), typeof v === 'object' ? JSON.stringify(v) : String(v)]), ['recipe', hash(t.recipe)], ['weights', hash(t.weights)], ...Object.entries(t.versions || {})])) }, 'settings'))))))));
   }
   if ((origin.sources || []).length) {

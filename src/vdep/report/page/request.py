@@ -14,6 +14,7 @@ from typing import Any
 from ...study.plan import Plan
 from ...study.recipe import canonical_json
 from ...study.settings import STAGES, Frozen
+from ...study.study import IMPORTED, Run, Study
 
 Metadata = Callable[[str], Any]
 """File -> what Snakemake recorded about the job that made it, or None."""
@@ -31,9 +32,13 @@ class AskedStage(Frozen):
 
 
 class AskedScores(Frozen):
+    """``evaluation`` and ``training``: the digests of the recipes that the configuration has now."""
+
     checkpoint: str
     file: str
     seconds: float | None
+    evaluation: str
+    training: str
 
 
 class AskedBenchmark(Frozen):
@@ -93,14 +98,23 @@ def ask(plan: Plan, metadata: Metadata = lambda file: None) -> Request:
         for stage in STAGES
         if Path(done := plan.done(run, stage)).is_file()
     ]
+    training = {run: _training_digest(study, run) for run in runs}
     benchmarks = []
     for name, benchmark in study.benchmarks.items():
+        if name in study.submission_benchmarks or (benchmark.judged and study.judge is None):
+            continue
         found = [
-            AskedScores(checkpoint="/".join(run), file=file, seconds=seconds(file))
+            AskedScores(
+                checkpoint="/".join(run),
+                file=file,
+                seconds=seconds(file),
+                evaluation=study.evaluation_recipe(run.model, run.variant, name).digest,
+                training=training[run],
+            )
             for run in runs
             if Path(file := plan.scores(run, name)).is_file()
         ]
-        if found and name not in study.submission_benchmarks:
+        if found:
             label = next((c.label for c in study.columns.values() if c.benchmark == name and c.part == "score"), name)
             benchmarks.append(AskedBenchmark(name=name, label=label, data=plan.asset(benchmark.asset), scores=tuple(found)))
     tables = [
@@ -130,6 +144,12 @@ def ask(plan: Plan, metadata: Metadata = lambda file: None) -> Request:
         stamps={},
     )
     return request.model_copy(update={"stamps": {file: _stamp(file) for file in _files(request)}})
+
+
+def _training_digest(study: Study, run: Run) -> str:
+    if run.seed == IMPORTED:
+        return study.import_recipe(run.model, run.variant).digest
+    return study.recipe(run.model, run.variant, "finetune", run.seed).digest
 
 
 def _sheets(folder: Path) -> Iterator[tuple[str, str]]:

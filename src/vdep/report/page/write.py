@@ -10,21 +10,22 @@ import shutil
 from pathlib import Path
 
 from ...files import write_atomically
-from . import curves, evidence, maps, origin, room
+from . import curves, evidence, maps, origin
 from .cells import sheet, tables
-from .content import Page
+from .content import Answers, Page
+from .current import current
 from .request import Request
-from .room import Room
+from .room import More, Room, one_page
 
 HERE = Path(__file__).parent
 SCRIPTS = ("dom.js", "charts.js", "tables.js", "attention.js", "answers.js", "page.js")
 
 
-def gather(request: Request, checkout: Path, space: Room) -> tuple[Page, list[str]]:
-    """The page, and the benchmarks that need a page of their own."""
+def gather(request: Request, checkout: Path, space: Room, more: More) -> Page:
+    """The page. ``more`` is given the answers of each benchmark that it shows in part."""
+    request, left_out = current(request)
     found = evidence.concluded(request)
     differences = evidence.differences(found)
-    answers, incomplete = room.one_page(request, space)
     page = Page(
         title=request.title,
         note=request.note,
@@ -37,32 +38,27 @@ def gather(request: Request, checkout: Path, space: Room) -> tuple[Page, list[st
         audit=evidence.sheets(request, "audit", "The printed numbers, audited"),
         curves=curves.curves(request),
         attention=maps.views(request),
-        answers=answers,
-        origin=origin.origin(request, checkout),
+        answers=one_page(request, space, more),
+        origin=origin.origin(request, checkout, left_out),
     )
     missing = {name: sentence for name, sentence in evidence.MISSING.items() if not getattr(page, name)}
-    return page.model_copy(update={"missing": missing}), incomplete
+    return page.model_copy(update={"missing": missing})
 
 
 def build(request: Request, checkout: Path, output: Path, folder: Path, log: Path, space: Room | None = None) -> None:
     """Write the page, and into ``folder`` one for each benchmark that it shows only in part; ``log``: how large they are."""
-    space = space or Room()
-    page, incomplete = gather(request, checkout, space)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    written = []
-    for name in incomplete:
-        label = next(b.label for b in request.benchmarks if b.name == name)
-        more = Page(
-            title=f"{request.title}: {label}",
-            note=request.note,
-            home=f"../{output.name}",
-            answers=room.further_page(request, name, space),
-        )
+    written = [output]
+    labels = {benchmark.name: benchmark.label for benchmark in request.benchmarks}
+
+    def more(name: str, answers: Answers) -> None:
+        page = Page(title=f"{request.title}: {labels[name]}", note=request.note, home=f"../{output.name}", answers=answers)
         written.append(folder / f"{name}.html")
-        write_atomically(written[-1], as_html(more))
-    write_atomically(output, as_html(page))
-    write_atomically(log, "".join(f"{path}: {path.stat().st_size:,} bytes\n" for path in (output, *written)))
+        write_atomically(written[-1], as_html(page))
+
+    write_atomically(output, as_html(gather(request, checkout, space or Room(), more)))
+    write_atomically(log, "".join(f"{path}: {path.stat().st_size:,} bytes\n" for path in written))
 
 
 def as_html(page: Page) -> str:
