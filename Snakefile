@@ -15,6 +15,9 @@ configfile: f"{workflow.basedir}/config/verdicts.yaml"
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 
+report: "rules/captions/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/finished.smk"
 include: "rules/assets.smk"

@@ -147,7 +147,7 @@ def _benchmark(
         path.parent.mkdir(parents=True, exist_ok=True)
         samples = path.with_name(f"{name}.samples.jsonl.gz")
         write_samples(samples, {"seen": seen, "blind": seen[:1]})
-        digest = _scores(path, name, questions, 100 * float(right.mean()), samples)
+        digest = write_scores(path, samples, questions, 100 * float(right.mean()), {"benchmark": name})
         scores.append(AskedScores(checkpoint=checkpoint, file=str(path), seconds=12.5, evaluation=digest, training="r" * 64))
     return AskedBenchmark(name=name, label=name.upper(), data=str(asset / "manifest.json"), scores=tuple(scores))
 
@@ -156,20 +156,23 @@ def _text(attacks: Sequence[str], number: int, otherwise: str) -> str:
     return attacks[number % len(attacks)] if attacks and number % 3 == 0 else otherwise
 
 
-def _scores(path: Path, benchmark: str, questions: int, value: float, samples: Path) -> str:
-    """Write the scores, and return the digest of their recipe."""
-    recipe = {"benchmark": benchmark}
+def write_scores(
+    path: Path, samples: Path, questions: int, value: float, recipe: dict[str, Any], training: str = "r" * 64
+) -> str:
+    """Write the scores that samples are of, and return the digest of their recipe."""
+    digest = hashlib.sha256(canonical_json(recipe).encode()).hexdigest()
     write_json(
         path,
         {
-            "benchmark": benchmark, "recipe": recipe, "digest": hashlib.sha256(canonical_json(recipe).encode()).hexdigest(),
-            "checkpoint": {"recipe": "r" * 64, "initial_recipe": None, "weights": "w" * 64, "versions": {"torch": "2"}},
+            "benchmark": recipe["benchmark"], "recipe": recipe, "digest": digest,
+            "checkpoint": {"recipe": training, "initial_recipe": None, "weights": "w" * 64, "versions": {"torch": "2"}},
             "judge": None, "grading": None, "lmms_eval": "0.7.3", "blind": None,
             "seen": {"n": questions, "parts": {"score": {"value": value, "low": value - 3, "high": value + 3}}},
             "samples": {"file": samples.name, "sha256": sha256(samples)},
         },
     )  # fmt: skip
-    return Scores.open(path).digest
+    Scores.open(path)
+    return digest
 
 
 def _stages(folder: Path, checkpoint: str, generator: np.random.Generator) -> list[AskedStage]:

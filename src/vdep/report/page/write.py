@@ -18,7 +18,11 @@ from .request import Request
 from .room import More, Room, one_page
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom.js", "charts.js", "tables.js", "attention.js", "answers.js", "page.js")
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in ("dom", "data", "charts", "verdicts", "tables", "losses", "attention", "kinds", "answers", "origin", "page")
+)
+"""In this order: each may use what stands before it."""
 
 
 def gather(request: Request, checkout: Path, space: Room, more: More) -> Page:
