@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -189,3 +190,21 @@ def test_flows_read_back(tmp_path: Path, checkpoint: tuple[str, Path], gallery: 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="holds no pictures"):
         list_images(tmp_path)
+
+
+def test_the_attention_of_one_layer_exists_at_a_time(
+    checkpoint: tuple[str, Path], gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At full size a picture's maps of all heads are 2.4 MB, and there are a thousand pictures: they are reduced and gone."""
+    handed_over: list[weakref.ref[torch.Tensor]] = []
+    alive = []
+
+    def watched(attention: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        handed_over.append(weakref.ref(attention))
+        alive.append(sum(reference() is not None for reference in handed_over))
+        return measures(attention, *others)
+
+    monkeypatch.setattr("vdep.report.attention.measures", watched)
+    found = flow(watcher_of(checkpoint), list_images(gallery / "images")[:1], gallery_pictures(gallery), 8, 2)
+    assert len(alive) == 4 * found.by_layer.shape[1]
+    assert set(alive) == {1}

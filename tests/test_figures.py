@@ -26,11 +26,12 @@ def flows(layers: int = 4, shown: int = 3, names: tuple[str, ...] = ("baseline",
 
 
 def attention(path: Path) -> None:
-    attention_figure.draw(flows(), report(flows(), "q"), path)
+    made = flows(2, 1)
+    attention_figure.draw(made, report(made, "q"), path)
 
 
 def objects(path: Path) -> None:
-    objects_figure.draw(report(flows(), "q"), path)
+    objects_figure.draw(report(flows(2, 1), "q"), path)
 
 
 def losses(path: Path) -> None:

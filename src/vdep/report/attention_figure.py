@@ -71,6 +71,9 @@ def _maps(figure: Any, pixels: np.ndarray, pair: tuple[np.ndarray, np.ndarray], 
     change = max(0.5, float(np.nanquantile(np.abs(drawn[1] - drawn[0]), 0.995)))
     level, about_zero = LogNorm(LOWEST, highest), Normalize(-change, change)
     letters = ["A", "B"] if max(map(len, names)) > WIDEST else names
+    roomy = groups < MOST_SHOWN or len(chosen) < MOST_LAYERS
+    if not roomy:
+        axes[0, 0].text(0, 0, "layer", ha="center", transform=axes[0, 0].transAxes)
     for axis in axes.flat:
         axis.set_axis_off()
     for group in range(groups):
@@ -83,7 +86,7 @@ def _maps(figure: Any, pixels: np.ndarray, pair: tuple[np.ndarray, np.ndarray], 
             changed = columns[row, 2].imshow(after - before, cmap=CHANGE, norm=about_zero, interpolation="nearest")
             if group == 0:
                 where = {"rotation": 90, "ha": "right", "va": "center", "transform": columns[row, 0].transAxes}
-                columns[row, 0].text(-0.15, 0.5, f"layer {layer + 1}", **where)
+                columns[row, 0].text(-0.15, 0.5, f"layer {layer + 1}" if roomy else f"{layer + 1}", **where)
         for axis, title in zip(columns[1], (*letters, DELTA), strict=True):
             axis.set_title(title, pad=2)
     plain = FuncFormatter(lambda value, _: f"{value:g}")
@@ -119,10 +122,15 @@ def sentence(text: str, width: int = 118) -> str:
     return textwrap.fill(text, width)
 
 
+def marker(layers: int) -> float:
+    """Points: with many layers they would hide their intervals."""
+    return 3.0 if layers <= 12 else 1.5
+
+
 def layers_axis(axis: Axes, layers: int, best: float | None = None) -> None:
     """Whole layers as ticks; ``best``: where the best head stands."""
     axis.set_xlabel("layer")
-    ticks = [int(tick) for tick in MaxNLocator(6, integer=True).tick_values(1, layers) if 1 <= tick <= layers]
+    ticks = [int(tick) for tick in MaxNLocator(4, integer=True).tick_values(1, layers) if 1 <= tick <= layers]
     axis.set_xticks([*ticks, *([best] if best else [])], [*map(str, ticks), *(["best"] if best else [])])
 
 
@@ -130,7 +138,9 @@ def levels(axis: Axes, estimates: Sequence[Estimate], color: str) -> None:
     """A measure over the layers, with its intervals and the level of uniform attention as a line."""
     rows = [e for e in estimates if e.layer is not None]
     layers = np.array([e.layer for e in rows])
-    axis.plot(layers, [e.mean for e in rows], "o-", color=color, label=_variant(rows[0].checkpoint))
+    axis.plot(
+        layers, [e.mean for e in rows], "o-", markersize=marker(len(rows)), color=color, label=_variant(rows[0].checkpoint)
+    )
     axis.fill_between(layers, [e.low for e in rows], [e.high for e in rows], color=color, alpha=0.2, linewidth=0)
     chance = [e.uniform for e in rows if e.uniform is not None]
     if len(chance) == len(rows) and not any(line.get_label() == "uniform attention" for line in axis.lines):
@@ -148,5 +158,14 @@ def changes(axis: Axes, differences: Sequence[Difference], colors: dict[str, str
         middle = np.array([d.difference for d in one])
         around = [middle - [d.low for d in one], [d.high for d in one] - middle]
         label = f"{_variant(one[0].checkpoint)} {MINUS} {_variant(reference)}"
-        axis.errorbar(at, middle, around, fmt="o", color=colors[_variant(reference)], label=label, elinewidth=1.0)
-    axis.legend(loc="best", handlelength=1.0)
+        axis.errorbar(
+            at,
+            middle,
+            around,
+            fmt="o",
+            markersize=marker(len(one)),
+            color=colors[_variant(reference)],
+            label=label,
+            elinewidth=0.8,
+        )
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=1.0)
