@@ -183,10 +183,11 @@ class GradientRatio(Frozen):
     rule: Literal["gradient_ratio"]
     rho: Annotated[float, Field(gt=0)]
     """|gradient of alpha L_i| / |gradient of L_t|: what alpha is made to hold."""
-    every: Annotated[int, Field(ge=1)] = 20
-    """Steps from one measurement to the next, each of which is a pass of its own."""
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    """What each measurement leaves of the means before it."""
+    every: Annotated[int, Field(ge=1)] = 50
+    """Steps from one measurement to the next, each a pass of its own; at first fewer, an eighth of the steps so far, because
+    a new projector's gradients fall by orders of magnitude."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """What each measurement leaves of the weight of those before it."""
     min: Annotated[float, Field(ge=0)] = 0.0
     """alpha is never less."""
     max: Annotated[float, Field(ge=0)] = 1000.0
