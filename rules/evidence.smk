@@ -25,7 +25,7 @@ rule comparison:
     params:
         # in the order of the configuration
         definition=lambda w: json.dumps(comparison_definition(STUDY)),
-        asked=lambda w: canonical_json([key for key, _ in asked_for(comparable(STUDY))]),
+        asked=lambda w: asked_recipes(comparable(STUDY)),
         finished=lambda w: what_is_finished(comparable(STUDY)),
     script:
         "../workflow_scripts/comparison.py"
@@ -63,7 +63,7 @@ rule tidy:
     conda:
         "../envs/vdep.yaml"
     params:
-        asked=lambda w: canonical_json([key for key, _ in asked_for(PLAN.all_scores)]),
+        asked=lambda w: asked_recipes(PLAN.all_scores),
         finished=lambda w: what_is_finished(PLAN.all_scores),
     script:
         "../workflow_scripts/tidy.py"

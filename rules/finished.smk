@@ -16,6 +16,11 @@ def asked_for(wanted):
     return [((*run, benchmark), PLAN.scores(run, benchmark)) for run, benchmark in wanted if (run, benchmark) in asked]
 
 
+def asked_recipes(wanted):
+    """Of each of these its key and the recipes that it has to be of, as JSON."""
+    return canonical_json([(key, STUDY.scored_recipes(Run(*key[:3]), key[3])) for key, _ in asked_for(wanted)])
+
+
 def what_is_finished(wanted):
     """Of some scores those that are there and are of the configuration, as JSON."""
     return finished(PLAN, wanted, {path for _, path in asked_for(wanted)}).model_dump_json()

@@ -8,7 +8,7 @@ from vdep.files import sha256, write_atomically, write_json
 from vdep.report import comparison_text as text
 from vdep.report.comparison import build_comparison, provenance
 from vdep.report.evidence import Definition
-from vdep.report.finished import Finished
+from vdep.report.finished import Finished, made
 from vdep.report.results import read_published
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ definition = Definition.model_validate(
     {**json.loads(snakemake.params.definition), "rules_file_sha256": sha256(Path(snakemake.input.rules))}
 )
 done = Finished.model_validate_json(snakemake.params.finished)
-asked = json.loads(snakemake.params.asked)
-files = {key: Path(path) for key, path, _ in done.scores}
-files |= {tuple(key): Path(path) for key, path in zip(asked, snakemake.input.asked, strict=True)}
+files = done.files | made(snakemake.params.asked, snakemake.input.asked)
 comparison = build_comparison(definition, files, read_published(Path(snakemake.input.published)), done.left_out)
 # in the order of the configuration, which write_json would sort
 write_atomically(Path(snakemake.output.json), comparison.model_dump_json(indent=1) + "\n")

@@ -354,7 +354,7 @@ def power(
     plan = Plan.of(merged_configuration(checkout, configfile or ()), checkout)
     published = read_published(checkout / "config" / "published.csv")
     definition = Definition.model_validate(comparison_definition(plan.study))
-    files = {key: Path(path) for key, path, _ in finished(plan, comparable(plan.study)).scores}
+    files = finished(plan, comparable(plan.study)).files
     print(as_markdown(build_power(build_comparison(definition, files, published), published)), end="")
 
 

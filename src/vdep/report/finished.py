@@ -6,15 +6,18 @@ where a recipe has changed since. What was evaluated by another configuration is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from ..artifacts import Scores
 from ..errors import UserError
 from ..files import sha256
 from ..study.plan import Plan
 from ..study.settings import Frozen
-from ..study.study import IMPORTED, Run
+from ..study.study import Run
+from .results import Key, Results
 
 
 class Finished(Frozen):
@@ -22,6 +25,27 @@ class Finished(Frozen):
 
     scores: tuple[tuple[tuple[str, str, str, str], str, str], ...] = ()
     left_out: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> dict[Key, Path]:
+        return {key: Path(path) for key, path, _ in self.scores}
+
+
+def made(asked: str, files: Iterable[str]) -> dict[Key, Path]:
+    """Scores that were made just before, each compared with the recipes that the configuration has for it.
+
+    Args:
+        asked: (key, (the checkpoint's recipe, the evaluation's)) of each file, as JSON.
+
+    Raises:
+        ReportError: where the configuration was edited in between.
+    """
+    wanted = TypeAdapter(list[tuple[Key, tuple[str, str]]]).validate_json(asked)
+    recipes = dict(wanted)
+    results = Results(dict(zip(recipes, map(Path, files), strict=True)), recipes)
+    for key in recipes:
+        results.scores(key)
+    return dict(results.files)
 
 
 def finished(plan: Plan, wanted: Sequence[tuple[Run, str]], but: Collection[str] = ()) -> Finished:
@@ -46,11 +70,7 @@ def finished(plan: Plan, wanted: Sequence[tuple[Run, str]], but: Collection[str]
 
 
 def _another(plan: Plan, run: Run, benchmark: str, scores: Scores) -> str | None:
-    study = plan.study
-    if scores.digest != study.evaluation_recipe(run.model, run.variant, benchmark).digest:
-        return "was evaluated by another recipe than the configuration's, and is left out"
-    if run.seed == IMPORTED:
-        same = scores.checkpoint.recipe == study.import_recipe(run.model, run.variant).digest
-    else:
-        same = scores.checkpoint.recipe == study.recipe(run.model, run.variant, "finetune", run.seed).digest
-    return None if same else "was trained by another recipe than the configuration's, and is left out"
+    trained, evaluated = plan.study.scored_recipes(run, benchmark)
+    if scores.checkpoint.recipe != trained:
+        return "was trained by another recipe than the configuration's, and is left out"
+    return None if scores.digest == evaluated else "was evaluated by another recipe than the configuration's, and is left out"
