@@ -12,8 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-COLUMN, PAGE = 3.25, 6.75
-"""Widths of a column and of both, in inches."""
+PAGE = 6.75
+"""Width of a page of two columns, in inches."""
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
