@@ -159,7 +159,7 @@ def test_the_ratio_is_rho_on_steps_at_which_it_was_not_measured(family: str, tra
     vdep = {**VDEP, "alpha": {**RULE, "every": 2}}
     probed = trained.run(trained.job(f"probed-{family}", vdep, family, epochs=15, probe_every=1))
     ratios = [row["gradient_ratio"] for row in rows(probed, "metrics") if not ruled(every=2).due(row["step"])]
-    assert len(ratios) > 60
+    assert len(ratios) > 50
     assert median(ratios) == pytest.approx(0.3, rel=0.1)
     assert all(-1 <= row["gradient_cosine"] <= 1 for row in rows(probed, "metrics"))
 

@@ -39,9 +39,28 @@ def test_a_step_is_counted_as_torch_counts_it(
             loss, _ = bench.task(micro)
             loss.backward()
     flops = StepFlops(model)
+    assert step.partners == 0
     # torch counts what is masked too: twice as much
     masked = flops.per_token_pair * float((step.lengths.astype(float) ** 2).sum())
     assert counter.get_total_flops() == pytest.approx(flops(step) + masked, rel=0.001)
+
+
+def test_partners_pictures_are_counted_too(assets: Path, prepared_root: Path) -> None:
+    """Their way through the tower and the projector, beside the same step without them."""
+    counted, told = [], []
+    for target in ("own", "other_image"):
+        bench = Bench("phi", VdepSettings(alpha=0.5, target=target), assets, prepared_root)  # type: ignore[arg-type]
+        drop_unused_layers(bench.task.model)
+        bench.task.model.set_attn_implementation("eager")
+        source = MicroBatches(bench.data, bench.plan(Hybrid(1.0, "interleaved")), bench.transform, 0, 1, 16, False, bench.vdep)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            for number in range(len(source.step(0)[1])):
+                step, _, micro = source[0, number]
+                bench.task(micro)
+        counted.append(counter.get_total_flops())
+        told.append(StepFlops(bench.task.model)(step))
+    assert step.partners == 8
+    assert told[1] - told[0] == pytest.approx(counted[1] - counted[0], rel=0.001)
 
 
 def test_a_device_that_is_not_known_has_no_peak() -> None:
