@@ -19,8 +19,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: env
 	$(BIN)/snakemake demo $(DEMO)
+	$(BIN)/snakemake report $(DEMO)
 	@cat results/demo/tables/skills.md
-	@echo "The tables are in results/demo/tables, the attention figure is results/demo/figures/attention.png"
+	@echo "Everything on one page: results/demo/report.html. The tables are in results/demo/tables, the attention figure is results/demo/figures/attention.png"
 
 demo-all: env
 	$(BIN)/snakemake demo all controls $(DEMO)

@@ -223,7 +223,11 @@ def _figure(folder: Path, checkpoints: Sequence[str], generator: np.random.Gener
             pixels=generator.integers(0, 255, (2, 48, 48, 3), dtype=np.uint8),
         )  # fmt: skip
         sides[checkpoint] = str(path)
-    return AskedFigure(name="attention", question="Describe this photo in detail.", sides=sides)
+    numbers = folder / "results" / "figures" / "attention.csv"
+    numbers.parent.mkdir(parents=True)
+    numbers.write_text("layer,total\n1,0.5\n")
+    numbers.with_suffix(".md").write_text("# Attention\n\nNothing can be concluded.\n\n| a |\n")
+    return AskedFigure(name="attention", question="Describe this photo in detail.", sides=sides, numbers=str(numbers))
 
 
 def _sheets(folder: Path, attacks: Sequence[str]) -> dict[str, str]:

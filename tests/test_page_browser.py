@@ -175,6 +175,8 @@ def test_a_long_sheet_is_shown_in_full_when_asked(page: Page) -> None:
     assert audit.locator("tbody tr").count() == 40
     audit.get_by_role("button", name="Show all 60 rows").click()
     assert audit.locator("tbody tr").count() == 60
+    audit.get_by_role("searchbox").fill("NO, 17")
+    assert audit.locator("tbody tr").all_inner_texts() == ["t17\tgqa\t77.10\tno, 17"]
 
 
 def test_losses_are_of_the_chosen_model_against_what_is_chosen(page: Page) -> None:

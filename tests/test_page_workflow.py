@@ -20,7 +20,7 @@ from vdep.study.plan import Plan
 from vdep.study.study import Run, deep_merge
 
 DEMO = ("report", "--configfile", "config/demo.yaml")
-PAGE = Counter({"page": 1, "report": 1})
+MADE_OF_WHAT_IS_FINISHED = {"page", "report", "comparison", "power", "audit"}
 
 
 @pytest.fixture(scope="module")
@@ -83,4 +83,6 @@ def test_it_shows_what_is_finished_and_trains_nothing(tmp_path: Path, plan: Plan
 
 
 def test_at_the_papers_size_nothing_is_planned_but_the_page() -> None:
-    assert planned("report") == PAGE
+    jobs = planned("report")
+    assert jobs["page"] == 1
+    assert set(jobs) <= MADE_OF_WHAT_IS_FINISHED

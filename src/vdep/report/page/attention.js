@@ -245,8 +245,11 @@ function attentionViewer(view) {
       'What the words of ',
       h('q', {}, view.question),
       ' attend to. ',
-      view.sides.length < 3 ? 'Two checkpoints, no training noise: a difference here is no evidence of an effect.' : '',
+      view.sides.length < 3 && !view.notes
+        ? 'Two checkpoints, no training noise: a difference here is no evidence of an effect.'
+        : '',
     ),
+    (view.notes || []).map((text) => h('p', { class: 'note' }, minus(text))),
     h(
       'div',
       { class: 'controls' },
@@ -302,5 +305,6 @@ function attentionViewer(view) {
     headText,
     readout,
     h('div', { class: 'plots one' }, curve),
+    view.numbers ? sheetTable(view.numbers, true) : null,
   );
 }

@@ -89,13 +89,14 @@ def notes(path: Path) -> tuple[str, ...]:
     return tuple(re.sub(r"<[^>]+>|[*`]", "", text).strip().replace("\n", " ") for text in under)
 
 
-def sheet(path: Path, title: str, note: str = "") -> Sheet:
-    """A CSV as it is, its columns of numbers set right."""
+def sheet(path: Path, title: str) -> Sheet:
+    """A CSV as it is, its columns of numbers set right; with the notes of the Markdown file beside it, if there is one."""
     with open(path, newline="") as file:
         lines = list(csv.reader(file))
     head, rows = (lines[0] if lines else []), [tuple(line) for line in lines[1:]]
     numbers = [i for i in range(len(head)) if rows and all(_is_number(row[i]) for row in rows) and any(r[i] for r in rows)]
-    return Sheet(title=title, note=note, columns=tuple(head), rows=tuple(rows), numbers=tuple(numbers))
+    beside = notes(path.with_suffix(".md"))
+    return Sheet(title=title, columns=tuple(head), rows=tuple(rows), numbers=tuple(numbers), notes=beside)
 
 
 def _is_number(text: str) -> bool:

@@ -104,10 +104,10 @@ class Sheet(Frozen):
     """A table that is shown as it was written. ``numbers`` are the columns that are set right."""
 
     title: str
-    note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Curve(Frozen):
@@ -157,6 +157,9 @@ class AttentionView(Frozen):
     """Pictures behind the totals."""
     uniform: float | None = None
     """The share if every position attended alike."""
+    notes: tuple[str, ...] = ()
+    """What can be concluded, as the figure's own text says it."""
+    numbers: Sheet | None = None
 
 
 class Question(Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from .cells import sheet
 from .content import Claim, Difference, Evidence, Outcome, Sheet, Verdict
 from .request import Request
 
+POWER = {"power": "What can be detected", "power_published": "The paper's differences, and what detects them"}
+AUDIT = {"audit": "The printed numbers, audited"}
 MISSING = {
     "claims": "No verdicts have been built for these results: they need a comparison of two arms over several seeds.",
     "differences": "No comparison has been built for these results (snakemake comparison), so nothing here says by a rule "
@@ -189,6 +191,8 @@ def _outcome(d: _Difference, level: float) -> Outcome:
     return "better" if d.difference > 0 else "worse"
 
 
-def sheets(request: Request, name: str, title: str) -> tuple[Sheet, ...]:
-    file = request.sheets.get(f"{name}.csv")
-    return (sheet(Path(file), title),) if file else ()
+def sheets(request: Request, titles: Mapping[str, str]) -> tuple[Sheet, ...]:
+    """Those that there are, of file -> title."""
+    found = [(request.sheets.get(f"{name}.csv"), title) for name, title in titles.items()]
+    read = [sheet(Path(file), title) for file, title in found if file]
+    return tuple(shown for shown in read if shown.rows)

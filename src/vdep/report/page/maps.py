@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .cells import notes, sheet
 from .content import AttentionSide, AttentionView
 from .pictures import data_url
 from .request import AskedFigure, Request
@@ -90,6 +91,8 @@ def _view(figure: AskedFigure, room: int) -> AttentionView:
         with_heads=with_heads,
         counted=len(first.totals),
         uniform=first.uniform,
+        notes=notes(Path(figure.numbers).with_suffix(".md")) if figure.numbers else (),
+        numbers=sheet(Path(figure.numbers), "The numbers behind it") if figure.numbers else None,
     )
 
 

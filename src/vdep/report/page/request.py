@@ -19,7 +19,7 @@ from ...study.study import IMPORTED, Run, Study
 Metadata = Callable[[str], Any]
 """File -> what Snakemake recorded about the job that made it, or None."""
 TITLE = "VDEP: what these results say"
-SHEETS = ("comparison", "verdicts", "power", "audit")
+SHEETS = ("comparison", "verdicts", "power", "power_published", "audit")
 NOT_SHOWN = ("results",)
 """A file for programs, of numbers that stand in the tables."""
 
@@ -61,6 +61,8 @@ class AskedFigure(Frozen):
     question: str
     sides: dict[str, str]
     """Checkpoint -> file."""
+    numbers: str | None
+    """The CSV of the figure, beside which its conclusions stand as Markdown."""
 
 
 class Request(Frozen):
@@ -84,7 +86,9 @@ class Request(Frozen):
 
     @property
     def digest(self) -> str:
-        return sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        """Of what is finished. What is concluded of it (``sheets``) is not, and may be made just before the page."""
+        finished = self.model_dump(mode="json", exclude={"sheets"})
+        return sha256(canonical_json(finished).encode()).hexdigest()
 
 
 def ask(plan: Plan, metadata: Metadata = lambda file: None) -> Request:
@@ -126,7 +130,9 @@ def ask(plan: Plan, metadata: Metadata = lambda file: None) -> Request:
     for name, figure in study.figures.items():
         files = {"/".join(run): f"{here}/attention/{name}/{'/'.join(run)}.npz" for run in study.sides(name)}
         if present := {run: file for run, file in files.items() if Path(file).is_file()}:
-            figures.append(AskedFigure(name=name, question=figure.question, sides=present))
+            numbers = here / "figures" / f"{name}.csv"
+            found_numbers = str(numbers) if numbers.is_file() else None
+            figures.append(AskedFigure(name=name, question=figure.question, sides=present, numbers=found_numbers))
     sheets = dict(_sheets(here / "tables"))
     known = {*study.tables, *SHEETS, *NOT_SHOWN}
     assets = {name: file for name in study.assets if Path(file := plan.asset(name)).is_file()}
@@ -164,7 +170,8 @@ def _files(request: Request) -> Iterator[str]:
     yield from (scores.file for benchmark in request.benchmarks for scores in benchmark.scores)
     yield from (f"{request.results}/tables/{table.name}.csv" for table in request.tables)
     yield from (file for figure in request.figures for file in figure.sides.values())
-    yield from (*request.sheets.values(), *request.others.values())
+    yield from (figure.numbers for figure in request.figures if figure.numbers)
+    yield from request.others.values()
     yield from request.assets.values()
 
 

@@ -148,64 +148,55 @@ const hash = (text) => h('code', { class: 'hash', title: text }, text);
 const duration = (hours) =>
   hours >= 1 ? `${hours.toFixed(1)} h` : hours >= 1 / 60 ? `${(hours * 60).toFixed(1)} min` : `${Math.round(hours * 3600)} s`;
 
+const ROWS = 40;
+
+// a CSV as it was written; long ones can be searched, and are shown in part until they are asked for
 function sheetTable(sheet, folded) {
-  const right = new Set(sheet.numbers || []);
-  const place = h('div', {});
-  let limit = 40;
-  const draw = () =>
+  const right = new Set(sheet.numbers || []),
+    place = h('div', {}),
+    state = { text: '', limit: ROWS };
+  const cell = (text, i) =>
+    right.has(i)
+      ? h('td', {}, minus(text.length > 8 ? short(Number(text)) : text))
+      : h('td', { class: text.length > 24 ? 'left wide' : 'left' }, text);
+  const draw = () => {
+    const rows = sheet.rows.filter((row) => !state.text || row.some((text) => text.toLowerCase().includes(state.text)));
+    const head = sheet.columns.map((c, i) =>
+      h('th', { scope: 'col', class: right.has(i) ? 'right' : '' }, c.replaceAll('_', ' ')),
+    );
+    const body = rows.slice(0, state.limit).map((row) => h('tr', {}, row.map(cell)));
+    const all = () => {
+      state.limit = Infinity;
+      draw();
+    };
     show(
       place,
-      frame(
-        sheet.title,
-        h(
-          'table',
-          { class: 'numbers sheet' },
-          h(
-            'thead',
-            {},
-            h(
-              'tr',
-              {},
-              sheet.columns.map((c, i) =>
-                h('th', { scope: 'col', class: right.has(i) ? 'right' : '' }, c.replaceAll('_', ' ')),
-              ),
-            ),
-          ),
-          h(
-            'tbody',
-            {},
-            sheet.rows.slice(0, limit).map((r) =>
-              h(
-                'tr',
-                {},
-                r.map((text, i) => h('td', { class: right.has(i) ? '' : 'left' }, right.has(i) ? minus(text) : text)),
-              ),
-            ),
-          ),
-        ),
-      ),
-      sheet.rows.length > limit
-        ? h(
-            'button',
-            {
-              type: 'button',
-              class: 'more',
-              onclick: () => {
-                limit = Infinity;
-                draw();
-              },
-            },
-            `Show all ${sheet.rows.length} rows`,
-          )
+      frame(sheet.title, h('table', { class: 'numbers sheet' }, h('thead', {}, h('tr', {}, head)), h('tbody', {}, body))),
+      rows.length > state.limit
+        ? h('button', { type: 'button', class: 'more', onclick: all }, `Show all ${rows.length} rows`)
         : null,
     );
+  };
+  const search = h('input', {
+    type: 'search',
+    placeholder: `search ${sheet.rows.length} rows`,
+    'aria-label': `Search in: ${sheet.title}`,
+    autocomplete: 'off',
+    oninput: () => {
+      state.text = search.value.toLowerCase();
+      draw();
+    },
+  });
   draw();
-  if (folded) return h('details', {}, h('summary', {}, `${sheet.title} (${sheet.rows.length} rows)`), place);
-  return h(
-    'article',
-    { class: 'table-block' },
-    h('h3', {}, sheet.title),
-    sheet.note ? h('p', { class: 'note' }, sheet.note) : null,
-    place,
-  );
+  const notes = (sheet.notes || []).length
+    ? h(
+        'details',
+        { class: 'notes' },
+        h('summary', {}, `Notes (${sheet.notes.length})`),
+        sheet.notes.map((n) => h('p', {}, minus(n))),
+      )
+    : null;
+  const content = [sheet.rows.length > 12 ? h('div', { class: 'search' }, search) : null, place, notes];
+  if (folded) return h('details', {}, h('summary', {}, `${sheet.title} (${plural(sheet.rows.length, 'row')})`), content);
+  return h('article', { class: 'table-block' }, h('h3', {}, sheet.title), content);
 }
