@@ -19,6 +19,7 @@ import torch
 import world
 from safetensors.torch import load_file
 
+from vdep.run import attempts
 from vdep.study.study import Study
 
 pytestmark = pytest.mark.slow
@@ -132,6 +133,9 @@ def test_a_finished_run_is_not_trained_again(stage1: Runs) -> None:
     assert done.read_bytes() == before
     assert time.monotonic() - started < 5, "nothing was loaded"
     assert len(list((stage1.folder("undisturbed") / "logs").iterdir())) == 1
+    (attempt,) = attempts.read(stage1.folder("undisturbed"))
+    assert (attempt.processes, attempt.exit_code) == (1, 0)
+    assert attempt.seconds > 1
 
 
 @pytest.mark.parametrize("at", ["step-00000002", "step-00000040"])
