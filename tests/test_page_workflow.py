@@ -38,14 +38,18 @@ def evaluate(checkout: Path, plan: Plan, variant: str) -> None:
     path = checkout / plan.scores(run, "gqa")
     path.parent.mkdir(parents=True)
     samples = path.with_name("gqa.samples.jsonl.gz")
-    row = {
-        "pass": "seen", "document": 0, "prompt": "What?", "question": "What?", "answer": variant, "target": "what",
-        "points": 1.0, "pictures": "",
-    }  # fmt: skip
-    write_samples(samples, {"seen": [row]})
+    rows = [
+        {
+            "document": i, "prompt": "What?", "question": "What?", "answer": f"{variant} {i}", "target": "what",
+            "points": i % 2, "pictures": "", "cluster": str(i), "group": "",
+            "unit": "", "is_yes": False, "predicted_yes": False, "metric": i % 2,
+        }
+        for i in range(4)
+    ]  # fmt: skip
+    write_samples(samples, {"seen": rows})
     recipe = json.loads(plan.study.evaluation_recipe("demo-llava", variant, "gqa").canonical)
     training = plan.study.recipe("demo-llava", variant, "finetune", "seed-42").digest
-    page_study.write_scores(path, samples, 1, 50.0, recipe, training)
+    page_study.write_scores(path, samples, 4, 50.0, recipe, training)
 
 
 def read(checkout: Path) -> Page:
@@ -62,7 +66,7 @@ def test_it_shows_what_is_finished_and_trains_nothing(tmp_path: Path, plan: Plan
     assert done.returncode == 0, done.stderr[-2000:]
     page = read(checkout)
     assert page.answers.checkpoints == ("demo-llava/baseline/seed-42", "demo-llava/vdep/seed-42")
-    assert "claims" in page.missing
+    assert {"claims", "differences", "audit", "power"}.isdisjoint(page.missing), "what can be concluded is made first"
     assert planned(*DEMO, folder=checkout) == Counter(), "nothing is finished since"
 
     evaluate(checkout, plan, "vdep-alpha0")
