@@ -19,7 +19,7 @@ rule answer:
     params:
         recipe=lambda w: STUDY.evaluation_recipe(w.model, w.variant, w.benchmark).of_answers.canonical,
     shell:
-        "$VDEP answer --recipe {params.recipe:q} --execution {resources.execution:q} "
+        "$VDEP record-answers --recipe {params.recipe:q} --execution {resources.execution:q} "
         "--checkpoint {input.checkpoint:q} --data {input.data:q} --answers {output:q} > {log:q} 2>&1"
 
 

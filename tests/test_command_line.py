@@ -57,7 +57,7 @@ def called_by_rules() -> list[tuple[str, str, list[str]]]:
 def test_rules_call_commands_with_options_that_they_have_and_leave_out_none_that_they_need() -> None:
     calls = called_by_rules()
     assert {command for _, command, _ in calls} == {
-        "fetch", "prepare", "train", "import-checkpoint", "answer", "grade", "evaluate", "attention",
+        "fetch", "prepare", "train", "import-checkpoint", "record-answers", "grade", "evaluate", "attention",
     }  # fmt: skip
     for file, command, given in calls:
         known = {option: parameter for parameter in COMMANDS[command].params for option in parameter.opts}

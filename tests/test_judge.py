@@ -190,7 +190,7 @@ def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recorded(folder: Path, count: int = 40) -> Path:
-    """Answers as `vdep answer` leaves them: two of three are right."""
+    """Answers as `vdep record-answers` leaves them: two of three are right."""
     instructions = mmvet_instructions()
     rows = [
         {"answer": str(i % 3), "rest": f"\nHow many, in picture {i}? | {i % 3 if i % 3 else 7} | {i % 3} |"}

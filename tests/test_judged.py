@@ -230,7 +230,7 @@ def test_words_compared_on_this_machine_need_one_step(folder: Path) -> None:
 
 
 def test_without_recorded_grades_a_servers_benchmark_is_not_scored(folder: Path) -> None:
-    with pytest.raises(EvaluationError, match="first `vdep answer`, then `vdep grade`"):
+    with pytest.raises(EvaluationError, match="first `vdep record-answers`, then `vdep grade`"):
         evaluate(job(folder, "x.json"))
     with pytest.raises(EvaluationError, match="mmvet needs a judge"):
         evaluate(job(folder, "x.json", judge=None))

@@ -27,7 +27,7 @@ Written = Annotated[Path, Option(help="written last; everything else lies beside
 Finetuned = Annotated[Path, Option(help="done.json of the SFT")]
 Tower = Annotated[Path, Option(help="manifest of the vision tower")]
 Benchmark = Annotated[Path, Option(help="manifest of the benchmark's data")]
-Answers = Annotated[Path, Option(help="what `vdep answer` wrote last")]
+Answers = Annotated[Path, Option(help="what `vdep record-answers` wrote last")]
 
 
 def _version(asked: bool) -> None:
@@ -162,7 +162,7 @@ def evaluate(
 
 
 @app.command()
-def answer(recipe: Recipe, execution: Execution, checkpoint: Finetuned, data: Benchmark, answers: Written) -> None:
+def record_answers(recipe: Recipe, execution: Execution, checkpoint: Finetuned, data: Benchmark, answers: Written) -> None:
     """As evaluate, but without grades and scores."""
     from .evaluation.run import answer
 

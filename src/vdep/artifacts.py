@@ -348,10 +348,10 @@ class AnsweredPass(Frozen):
 
 
 class Answers(Document):
-    """Every answer of a checkpoint to a benchmark that a server grades: by ``vdep answer``, with grades by ``vdep grade``."""
+    """Every answer of a checkpoint to a benchmark that a server grades: by ``vdep record-answers``, with ``vdep grade``'s."""
 
     error = EvaluationError
-    what = "recorded answers: it should be what `vdep answer` or `vdep grade` wrote"
+    what = "recorded answers: it should be what `vdep record-answers` or `vdep grade` wrote"
 
     benchmark: str
     recipe: str

@@ -168,7 +168,7 @@ def grade(answers: Path, graded: Path, judge: Judge, limits: JudgeExecution) -> 
     """Grade recorded answers, and write them down with their grades, and who gave them when.
 
     Args:
-        answers: what ``vdep answer`` wrote.
+        answers: what ``vdep record-answers`` wrote.
         graded: written last, when every answer has its grade. The grades so far lie beside it, as JSON lines.
 
     Raises:

@@ -62,7 +62,8 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
         raise EvaluationError(f"{job.recipe.benchmark} needs a judge, and its recipe has none")
     if judge is not None and judge.kind == "openai" and job.graded is None:
         raise EvaluationError(
-            f"{job.recipe.benchmark} is graded by a server: first `vdep answer`, then `vdep grade`, whose file `--graded` names"
+            f"{job.recipe.benchmark} is graded by a server: first `vdep record-answers`, then `vdep grade`, whose file "
+            "`--graded` names"
         )
     one_pass = _submission if job.recipe.settings.scorer == SUBMISSION else _one_pass
     with _lmms_eval(job) as scratch:
