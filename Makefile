@@ -1,10 +1,13 @@
 # make demo        set-up, then the whole pipeline in miniature on a CPU, without downloads
 # make demo-all    the same with the ablation tables and the controls
+# make demo-study  does VDEP help the miniature? five seeds of every arm, with verdicts and power (within ten times `make demo`)
+# make demo-doses  after it: one seed for every strength of the image loss
+# make demo-planted  a made world in which an effect is there to be found: is it, and none for placebos?
 # make test        set-up, then all tests but the long ones (test-fast: 2 minutes; test-long: the long ones)
 # make test-full   the whole of every battery (kills, plans, generated cases), of which the others run a fixed sample
 # make bench       what a CPU can measure (benchmarks/README.md), a line for each claim at the end
 # make env         set-up alone          make lock   resolve the pinned requirements, record what was downloaded
-# make clean       remove the demo's results and everything that was made for it
+# make clean       remove the demo's results, its studies' too, and everything that was made for it
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -15,7 +18,7 @@ DEMO := --configfile config/demo.yaml --cores $(CORES)
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.torch_extensions
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-all test test-fast test-long test-full bench env lock clean
+.PHONY: demo demo-all demo-study demo-doses demo-planted test test-fast test-long test-full bench env lock clean
 
 demo: env
 	$(BIN)/snakemake demo $(DEMO)
@@ -25,6 +28,19 @@ demo: env
 
 demo-all: env
 	$(BIN)/snakemake demo all controls $(DEMO)
+
+# what is finished stays: interrupted, even by kill -9, the same command goes on
+demo-study: env
+	$(BIN)/snakemake demo-study power --configfile config/demo.yaml config/demo-study.yaml --cores $(CORES)
+	@cat results/demo-study/tables/verdicts.md
+
+demo-doses: env
+	$(BIN)/snakemake demo-doses --configfile config/demo.yaml config/demo-study.yaml config/demo-doses.yaml --cores $(CORES)
+	@cat results/demo-study/tables/doses.md
+
+demo-planted: env
+	$(BIN)/snakemake demo-planted power --configfile config/demo.yaml config/planted.yaml --cores $(CORES)
+	@cat results/planted/tables/verdicts.md
 
 test: env
 	$(BIN)/pytest -m "not long and not full and not gpu"
@@ -58,4 +74,4 @@ lock: env
 	$(BIN)/python -m vdep lock --resources resources --lock config/lock.yaml
 
 clean:
-	rm -rf results/demo resources/demo
+	rm -rf results/demo resources/demo results/demo-study resources/demo-study results/planted resources/planted

@@ -42,6 +42,11 @@ def make_benchmark(folder: Path, name: str, questions: int, seed: int) -> None:
     if name == "gqa":
         images = {row["imageId"]: row.pop("_scene") for row in rows}
         _write_parquet(folder / "images-00000-of-00001.parquet", [{"id": k, "image": v} for k, v in images.items()])
+    write_benchmark(folder, split, rows, asked)
+
+
+def write_benchmark(folder: Path, split: str, rows: list[Row], asked: list[Asked]) -> None:
+    """Write ``<split>-00000-of-00001.parquet`` and ``questions.json``."""
     _write_parquet(folder / f"{split}-00000-of-00001.parquet", rows)
     (folder / "questions.json").write_text(
         json.dumps([{"skill": a.skill, "answer": a.answer, "candidates": a.candidates} for a in asked], indent=1) + "\n"

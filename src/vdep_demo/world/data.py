@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,9 @@ def make_captions(folder: Path, scenes: int, seed: int, split: str = "train") ->
     """Stage-1 data: one picture and its caption a sample (LLaVA-Pretrain's format)."""
     drawn = sample_scenes(scenes, split, seed)
     names = write_images(drawn, folder / "images.zip")
-    _write_json(
+    write_samples(
         folder / "captions.json",
-        [
-            {
-                "id": _sample_id(name),
-                "image": name,
-                "conversations": [
-                    {"from": "human", "value": "<image>\nGive a brief description of the image."},
-                    {"from": "gpt", "value": caption(scene)},
-                ],
-            }
-            for name, scene in zip(names, drawn, strict=True)
-        ],
+        [captioned(name, caption(scene)) for name, scene in zip(names, drawn, strict=True)],
     )
 
 
@@ -61,41 +52,56 @@ def make_conversations(
     names = iter(write_images(pictured, folder / "images.zip"))
     samples: list[dict[str, Any]] = []
     for number, scene in enumerate(drawn):
-        talk = _turns(scene, turns, rng)
+        talk = talk_about(scene, turns, rng)
         if number in text_only:
-            first, *rest = talk
-            talk = [(f"{caption(scene)}\n{first[0]}", first[1]), *rest]
-            samples.append({"id": f"text-{number:09d}", "conversations": _as_json(talk)})
+            samples.append(in_text_alone(number, scene, talk))
         else:
-            name = next(names)
-            first, *rest = talk
-            placed = f"<image>\n{first[0]}" if rng.random() < 0.5 else f"{first[0]}\n<image>"
-            samples.append({"id": _sample_id(name), "image": name, "conversations": _as_json([(placed, first[1]), *rest])})
-    _write_json(folder / "conversations.json", samples)
+            samples.append(about_picture(next(names), talk, rng))
+    write_samples(folder / "conversations.json", samples)
+
+
+def captioned(image: str, text: str) -> dict[str, Any]:
+    """A sample of stage 1."""
+    asked = "<image>\nGive a brief description of the image."
+    return {"id": _sample_id(image), "image": image, "conversations": _as_turns([(asked, text)])}
+
+
+def about_picture(image: str, talk: list[tuple[str, str]], rng: np.random.Generator) -> dict[str, Any]:
+    """A sample of SFT whose picture stands before or behind the first question."""
+    (question, answer), *rest = talk
+    placed = f"<image>\n{question}" if rng.random() < 0.5 else f"{question}\n<image>"
+    return {"id": _sample_id(image), "image": image, "conversations": _as_turns([(placed, answer), *rest])}
+
+
+def in_text_alone(number: int, scene: Scene, talk: list[tuple[str, str]]) -> dict[str, Any]:
+    """A sample of SFT in which a caption stands for the picture."""
+    (question, answer), *rest = talk
+    return {"id": f"text-{number:09d}", "conversations": _as_turns([(f"{caption(scene)}\n{question}", answer), *rest])}
 
 
 def _sample_id(image: str) -> str:
     return image.partition(".")[0].replace("/", "-")
 
 
-def _as_json(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
+def _as_turns(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
     return [
         turn for question, answer in turns for turn in ({"from": "human", "value": question}, {"from": "gpt", "value": answer})
     ]
 
 
-def _turns(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+def talk_about(scene: Scene, count: int, rng: np.random.Generator, without: Container[str] = ()) -> list[tuple[str, str]]:
+    """Some turns about a scene, none of which asks for the skills ``without``."""
     turns: list[tuple[str, str]] = []
     if rng.random() < 0.1:
         turns.append((words.DESCRIBE, caption(scene)))
     while len(turns) < count:
-        posed = random_turn(scene, rng)
+        posed = random_turn(scene, rng, without)
         if posed is not None:
             turns.append(posed)
     return turns
 
 
-def random_turn(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+def random_turn(scene: Scene, rng: np.random.Generator, without: Container[str] = ()) -> tuple[str, str] | None:
     """One question about the scene in one of the ways in which benchmarks ask, or None where it does not fit."""
     pool = CORE_SKILLS if rng.random() < 0.6 else SKILLS
     skill = pool[int(rng.integers(len(pool)))]
@@ -103,7 +109,7 @@ def random_turn(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | Non
         return pose(unanswerable(scene, rng), "hint", rng)
     as_yes_no, truth = rng.random() < 0.25, bool(rng.random() < 0.5)
     question = ask_yes_no(scene, skill, truth, rng) if as_yes_no else ask(scene, skill, rng)
-    if question is None:
+    if question is None or skill in without:
         return None
     if question.wrong in (("Yes",), ("No",)):
         return pose(question, OPEN_STYLES[int(rng.integers(len(OPEN_STYLES)))], rng)
@@ -122,5 +128,5 @@ def unanswerable(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("shape", f"What shape is {colors[int(rng.integers(len(colors)))]}?", words.UNANSWERABLE, ())
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_samples(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")

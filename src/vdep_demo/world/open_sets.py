@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from . import language as words
 from . import pictures
+from .language import Question
 from .questions import YES_NO, Asked, Maker, Row, candidates, in_turn, open_asked
+from .scenes import Scene
 
 
 def okvqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
@@ -12,18 +14,20 @@ def okvqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
     asked: list[Asked] = []
     for i, skill in enumerate(in_turn(("knowledge", "color", "count", "shape"), count)):
         scene, question = maker.open(skill)
-        rows.append(
-            {
-                "question_id": str(i),
-                "image": scene,
-                "question": question.text,
-                "answers": [question.answer] * 10,
-                "question_type": "one",
-                "answer_type": "other",
-            }
-        )
+        rows.append(okvqa_row(i, scene, question))
         asked.append(open_asked(question))
     return rows, asked
+
+
+def okvqa_row(number: int, scene: Scene, question: Question) -> Row:
+    return {
+        "question_id": str(number),
+        "image": scene,
+        "question": question.text,
+        "answers": [question.answer] * 10,
+        "question_type": "one",
+        "answer_type": "other",
+    }
 
 
 def gqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
