@@ -339,7 +339,7 @@ def audit(
 def power(
     configfile: Annotated[list[Path] | None, Option(help="an overlay, as for Snakemake; again for the next")] = None,
 ) -> None:
-    """Say what some seeds can detect: as assumed, and as far as runs are finished as measured."""
+    """Say what effects some seeds can detect."""
     from .report.comparison import build_comparison
     from .report.evidence import Definition
     from .report.finished import finished
