@@ -240,16 +240,15 @@ def test_what_stands_at_each_position_is_what_is_said(bench: Spoken) -> None:
     batch = GlobalBatch(llava, text, ~text)
     plan = bench.plan(None)
     plan.batch = lambda step: batch  # type: ignore[method-assign]
-    task = bench.task
 
     def x_of(sample: int) -> torch.Tensor:
         alone = GlobalBatch(np.array([sample]), np.array([True]), np.array([False]))
         one = bench.plan(None)
         one.batch = lambda step: alone  # type: ignore[method-assign]
-        return task.embed(MicroBatches(bench.data, one, bench.transform, 0, 1, 9)[4, 0][2])[1][0].detach()
+        return bench.task.embed(MicroBatches(bench.data, one, bench.transform, 0, 1, 9)[4, 0][2])[1][0].detach()
 
     for target in TARGETS:
-        bench.become(VdepSettings(alpha=0.5, target=target))
+        task = bench.become(VdepSettings(alpha=0.5, target=target)).task
         source = MicroBatches(bench.data, plan, bench.transform, 0, 1, 1000, True, bench.vdep)
         step, shares = source.step(4)
         micro = source.build(step, shares[0])
@@ -259,7 +258,6 @@ def test_what_stands_at_each_position_is_what_is_said(bench: Spoken) -> None:
         for place, row in enumerate(r for r in shares[0] if not text[r]):
             sample = int(llava[row])
             own = x_of(sample)
-            bench.become(bench.vdep)
             drawn = targets_of(bench.data, bench.transform, target, plan.seed)
             words = task.model.get_input_embeddings()(torch.tensor(bench.data[sample].oracle)).mean(0)
             noise = task.random if task.random is not None else own
