@@ -84,18 +84,18 @@ def test_other_validation_data_makes_no_run_again(finished: Path, data: dict[str
 def test_a_hash_that_was_recorded_afterwards_fetches_nothing_again(finished: Path) -> None:
     """`make lock` between two trainings."""
     url = {"kind": "url", "url": "https://example.com/x.zip"}
-    manifest = finished / "resources" / "demo" / "assets" / "theirs" / "manifest.json"
+    manifest = finished / "resources" / "demo" / "assets" / "downloaded" / "manifest.json"
     manifest.parent.mkdir(exist_ok=True)
     (manifest.parent / "x.zip").write_bytes(b"content")
-    AssetManifest.record(manifest.parent, "theirs", asset_identity(UrlAsset.model_validate(url)), None)
+    AssetManifest.record(manifest.parent, "downloaded", asset_identity(UrlAsset.model_validate(url)), None)
     command = ("main", *OVERLAYS, "--config")
-    assert "Nothing to be done" in snakemake(*command, f"assets={json.dumps({'theirs': url})}", folder=finished).stderr
+    assert "Nothing to be done" in snakemake(*command, f"assets={json.dumps({'downloaded': url})}", folder=finished).stderr
     recorded = url | {"sha256": hashlib.sha256(b"content").hexdigest(), "size": 7}
-    assert "Nothing to be done" in snakemake(*command, f"assets={json.dumps({'theirs': recorded})}", folder=finished).stderr
+    assert "Nothing to be done" in snakemake(*command, f"assets={json.dumps({'downloaded': recorded})}", folder=finished).stderr
     # of what is there to be used, and is another file
     (finished / "results" / "demo" / "tables" / "main_vqa.csv").unlink()
-    other = snakemake(*command, f"assets={json.dumps({'theirs': recorded | {'sha256': '0' * 64}})}", folder=finished)
-    assert f"assets.theirs.sha256 is {'0' * 64}, and resources/demo/assets/theirs holds a file with" in other.stderr
+    other = snakemake(*command, f"assets={json.dumps({'downloaded': recorded | {'sha256': '0' * 64}})}", folder=finished)
+    assert f"assets.downloaded.sha256 is {'0' * 64}, and resources/demo/assets/downloaded holds a file with" in other.stderr
     assert snakemake("main", *OVERLAYS, folder=finished).returncode == 0
 
 

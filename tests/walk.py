@@ -114,8 +114,12 @@ def evaluation(scratch: Path) -> None:
             params=SimpleNamespace(definition=plan.table_definition("tiny")),
             input=Inputs(plan.scores(*each) for each in plan.evaluations["tiny"]),
             output=SimpleNamespace(
-                csv=tables / "tiny.csv", markdown=tables / "tiny.md", provenance=tables / "tiny.provenance.json"
+                csv=tables / "tiny.csv",
+                markdown=tables / "tiny.md",
+                latex=tables / "tiny.tex",
+                provenance=tables / "tiny.provenance.json",
             ),
+            wildcards=SimpleNamespace(table="tiny"),
         )
         runpy.run_path(str(world.ROOT / "workflow_scripts" / "table.py"), {"snakemake": told})
     assert "tiny,vdep,reproduced" in (tables / "tiny.csv").read_text()
