@@ -19,6 +19,7 @@ FLOORS = (
     {"model"},
     {"run", "evaluation"},
     {"train", "report"},
+    {"everyday"},
     {"__main__"},
 )
 """From the ground up. What a room imports lies on floors below it; on one floor, nothing imports its neighbour."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from . import __version__
+from . import __version__, everyday
 from .errors import CheckpointError, ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
@@ -372,6 +372,9 @@ def lock(resources: Path = Path("resources"), lock: Path = Path("config/lock.yam
     from .assets.lock import write_lock
 
     write_lock(resources, lock)
+
+
+app.add_typer(everyday.app)
 
 
 def main() -> int:

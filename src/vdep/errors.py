@@ -35,3 +35,7 @@ class EvaluationError(UserError):
 
 class ReportError(UserError):
     """A table or a figure cannot be built from the results at hand."""
+
+
+class HubError(UserError):
+    """A hub does not take what is published."""

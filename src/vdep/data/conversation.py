@@ -199,6 +199,21 @@ def prompt_segments(question: str, template: Template) -> list[Segment]:
     return [*parts, Segment(" ASSISTANT:")]
 
 
+def chat_segments(rounds: Sequence[tuple[str, str]], question: str, template: Template, end: str) -> list[Segment]:
+    """What a model is asked after some rounds of (question, answer): the first as at evaluation, the others as in training.
+
+    ``end`` is the tokenizer's end token, as text.
+    """
+    segments: list[Segment] = []
+    for asked, answer in rounds:
+        segments += [*_turn(asked, template, bool(segments)), Segment(f" {answer}"), Segment(end)]
+    return [*segments, *_turn(question, template, bool(segments))]
+
+
+def _turn(question: str, template: Template, later: bool) -> list[Segment]:
+    return prompt_segments(question, template)[1 if later else 0 :]
+
+
 def encode_segments(segments: list[Segment], tokenizer: Tokenizer) -> Encoded:
     """Tokenise the text between images as one piece each and label every token by the segment it ends in.
 
