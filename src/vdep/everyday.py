@@ -58,7 +58,7 @@ def answer(
     max_new_tokens: Annotated[int, Option(min=1)] = 512,
     configfile: Overlays = None,
 ) -> None:
-    """Ask a checkpoint about a picture, as an evaluation would."""
+    """Ask a checkpoint about a picture."""
     from .artifacts import FinishedStage
     from .report.checkpoints import STAGE_1, find_one
 
