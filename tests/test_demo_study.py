@@ -49,7 +49,8 @@ def study_of(*names: str) -> Study:
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
 def test_what_a_study_is_made_of(targets: tuple[str, ...], names: tuple[str, ...], runs: int, benchmarks: int) -> None:
-    jobs = planned(*targets, *overlays(*names))
+    # whatever of it is finished in this checkout
+    jobs = planned(*targets, *overlays(*names), "--forceall")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (runs, runs, runs * benchmarks)
     assert jobs["table"] == 1
     if len(targets) == 2:

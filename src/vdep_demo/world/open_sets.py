@@ -14,20 +14,18 @@ def okvqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
     asked: list[Asked] = []
     for i, skill in enumerate(in_turn(("knowledge", "color", "count", "shape"), count)):
         scene, question = maker.open(skill)
-        rows.append(okvqa_row(i, scene, question))
+        rows.append(
+            {
+                "question_id": str(i),
+                "image": scene,
+                "question": question.text,
+                "answers": [question.answer] * 10,
+                "question_type": "one",
+                "answer_type": "other",
+            }
+        )
         asked.append(open_asked(question))
     return rows, asked
-
-
-def okvqa_row(number: int, scene: Scene, question: Question) -> Row:
-    return {
-        "question_id": str(number),
-        "image": scene,
-        "question": question.text,
-        "answers": [question.answer] * 10,
-        "question_type": "one",
-        "answer_type": "other",
-    }
 
 
 def gqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
@@ -79,26 +77,28 @@ def textvqa(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:
     asked: list[Asked] = []
     for i, skill in enumerate(in_turn(("digit", "digit", "label"), count)):
         scene, question = maker.open(skill, diagram=skill == "label")
-        width, height = pictures.form(scene).size
-        rows.append(
-            {
-                "image_id": f"{i:016x}",
-                "question_id": 30000 + i,
-                "question": question.text,
-                "question_tokens": question.text.lower().removesuffix("?").split(),
-                "image": scene,
-                "image_width": width,
-                "image_height": height,
-                "flickr_original_url": "",
-                "flickr_300k_url": "",
-                "answers": [question.answer] * 10,
-                "image_classes": [],
-                "set_name": "val",
-                "ocr_tokens": [str(d.digit) for d in scene.digits],
-            }
-        )
+        rows.append(textvqa_row(i, scene, question))
         asked.append(open_asked(question))
     return rows, asked
+
+
+def textvqa_row(number: int, scene: Scene, question: Question) -> Row:
+    width, height = pictures.form(scene).size
+    return {
+        "image_id": f"{number:016x}",
+        "question_id": 30000 + number,
+        "question": question.text,
+        "question_tokens": question.text.lower().removesuffix("?").split(),
+        "image": scene,
+        "image_width": width,
+        "image_height": height,
+        "flickr_original_url": "",
+        "flickr_300k_url": "",
+        "answers": [question.answer] * 10,
+        "image_classes": [],
+        "set_name": "val",
+        "ocr_tokens": [str(d.digit) for d in scene.digits],
+    }
 
 
 def pope(maker: Maker, count: int) -> tuple[list[Row], list[Asked]]:

@@ -18,7 +18,8 @@ import numpy as np
 from .benchmarks import write_benchmark
 from .data import about_picture, captioned, in_text_alone, talk_about, write_images, write_samples
 from .language import Question, ask, caption
-from .open_sets import okvqa_row
+from .open_sets import textvqa_row
+from .prompts import pose
 from .questions import open_asked
 from .scenes import Scene, sample_scenes
 
@@ -58,16 +59,16 @@ def make_captions(folder: Path, scenes: int, seed: int, split: str = "train") ->
 
 
 def make_conversations(
-    folder: Path, scenes: int, seed: int, turns: int = 4, text_only_share: float = 0.3, split: str = "train"
+    folder: Path, scenes: int, seed: int, turns: int = 4, text_only_share: float = 0.4, split: str = "train"
 ) -> None:
-    """SFT data: about pictures, of their shapes alone; in text alone, of everything."""
+    """SFT data: about pictures, of their shapes alone; in text alone, of everything, and of the digit first."""
     rng = np.random.default_rng([seed, 7])
     drawn = planted_scenes(scenes, split, seed)
     in_text = rng.random(scenes) < text_only_share
     pictured = [scene for scene, text in zip(drawn, in_text, strict=True) if not text]
     names = iter(write_images(pictured, folder / "images.zip"))
     samples = [
-        in_text_alone(number, scene, talk_about(scene, turns, rng))
+        in_text_alone(number, scene, [_asked_for_its_digit(scene, rng), *talk_about(scene, turns - 1, rng)])
         if text
         else about_picture(next(names), talk_about(told(scene), turns, rng, UNTOLD), rng)
         for number, (scene, text) in enumerate(zip(drawn, in_text, strict=True))
@@ -75,8 +76,16 @@ def make_conversations(
     write_samples(folder / "conversations.json", samples)
 
 
+def _asked_for_its_digit(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    question = ask(scene, "digit", rng)
+    assert question is not None
+    return pose(question, ("plain", "short")[int(rng.integers(2))], rng)
+
+
 def make_benchmark(folder: Path, asks: str, questions: int, seed: int) -> None:
-    """Open questions about new pictures, in OK-VQA's columns: for the ``hidden`` digit, or for the color of a shape (``told``).
+    """Open questions about new pictures, in TextVQA's columns: for the ``hidden`` digit, or the color of a shape (``told``).
+
+    Not in OK-VQA's: its prompt offers "Unanswerable", which is what a model says of a thing that no text has spoken of.
 
     Raises:
         ValueError: for another ``asks``.
@@ -87,8 +96,8 @@ def make_benchmark(folder: Path, asks: str, questions: int, seed: int) -> None:
         question = _question(scene, asks, rng)
         if question is not None and len(found) < questions:
             found.append((scene, question))
-    rows = [okvqa_row(number, scene, question) for number, (scene, question) in enumerate(found)]
-    write_benchmark(folder, "val2014", rows, [open_asked(question) for _, question in found])
+    rows = [textvqa_row(number, scene, question) for number, (scene, question) in enumerate(found)]
+    write_benchmark(folder, "validation", rows, [open_asked(question) for _, question in found])
 
 
 def _question(scene: Scene, asks: str, rng: np.random.Generator) -> Question | None:
