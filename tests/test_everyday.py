@@ -62,6 +62,7 @@ def checkpoint(results: Path, assets: Path, name: str, alpha: float | None, righ
 def results(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("everyday") / "results"
     right = np.random.default_rng(0).random(40) < 0.5
+    right[:6] = [False, False, False, False, False, True]
     checkpoint(folder, assets, "llava-7b/baseline/seed-42", None, right)
     changed = right.copy()
     changed[:6] = ~changed[:6]
@@ -99,7 +100,8 @@ def test_a_comparison_has_the_keys_that_differ_and_the_paired_difference_by_hand
         read_json(results / "evaluations/llava-7b" / v / "seed-42/gqa.json")["seen"]["parts"] for v in ("baseline", "vdep")
     )
     assert difference.difference == pytest.approx(other["score"]["value"] - one["score"]["value"])
-    assert difference.gained + difference.lost == 6
+    assert difference.difference == pytest.approx(100 * (5 - 1) / 40)
+    assert (difference.gained, difference.lost) == (5, 1)
     text = as_text(found)
     assert "two checkpoints, no training noise" in text
     assert "| vdep.alpha | - | 0.01 |" in text
