@@ -92,7 +92,7 @@ def everything(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
             "pretrain": world.train_command(study, own, captions, root / "out", "pretrain"),
             "finetune": world.train_command(study, own, conversations, root / "out", "finetune", root / "stage-1"),
             "evaluate": evaluation("evaluate", "pope", "--scores"),
-            "answer": evaluation("answer", "mmvet", "--answers"),
+            "record-answers": evaluation("record-answers", "mmvet", "--answers"),
             "attention": [
                 "attention", "--settings", json.dumps(shown), "--execution", execution, "--checkpoint", str(done),
                 *(word for of in ("images", "measured", "masks") for word in (f"--{of}", str(own / "pictures" / MANIFEST))),
@@ -127,7 +127,7 @@ OPENED = {
     ),
     "finetune": ("assets/llama/model.safetensors", "prepared/conversations-*/samples.arrow", PROJECTOR),
     "evaluate": (WEIGHTS, "sft/run/config.json", "sft/run/tokenizer.json", "assets/pope/*.parquet"),
-    "answer": (WEIGHTS, "assets/mmvet/*.parquet"),
+    "record-answers": (WEIGHTS, "assets/mmvet/*.parquet"),
     "attention": (WEIGHTS, "sft/run/processor_config.json", "assets/pictures/shown/red.png"),
     "import-checkpoint": ("assets/theirs/model.safetensors", "assets/theirs/config.json", "assets/clip/model.safetensors"),
     "export-llava": (WEIGHTS,),
@@ -222,7 +222,7 @@ def test_a_file_more_is_noticed_as_well(
 
 
 @pytest.mark.usefixtures("stopped")
-@pytest.mark.parametrize("command", ["evaluate", "answer", "attention"])
+@pytest.mark.parametrize("command", ["evaluate", "record-answers", "attention"])
 def test_done_json_is_bound_to_the_weights(
     command: str, everything: World, assets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
