@@ -19,6 +19,8 @@ from PIL import Image
 from vdep.artifacts import Scores
 from vdep.evaluation.samples import write_samples
 from vdep.files import sha256, write_json
+from vdep.report.attention_data import MEASURES, Flow
+from vdep.report.evidence import Comparison, Definition, Difference, JudgedClaim, JudgedPart, PublishedChange, SeedPair
 from vdep.report.page.request import (
     AskedBenchmark,
     AskedFigure,
@@ -28,6 +30,7 @@ from vdep.report.page.request import (
     Request,
 )
 from vdep.study.recipe import canonical_json
+from vdep.study.verdicts import Assumptions, Rules
 
 PAPER = {
     "okvqa": 5046, "gqa": 12578, "vizwiz": 4319, "textvqa": 5000, "realworldqa": 765, "scienceqa_img": 2017, "pope": 9000,
@@ -217,11 +220,21 @@ def _figure(folder: Path, checkpoints: Sequence[str], generator: np.random.Gener
     for checkpoint in checkpoints:
         heads = generator.random((2, 3, 5, 16)).astype(np.float32) / 16
         path = folder / "results" / "attention" / "attention" / f"{checkpoint}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            path, maps=heads.mean(2), head_maps=heads, totals=generator.random((8, 3)), uniform=0.6,
+        Flow(
+            maps=heads.mean(2),
+            head_maps=heads.astype(np.float16),
             pixels=generator.integers(0, 255, (2, 48, 48, 3), dtype=np.uint8),
-        )  # fmt: skip
+            cells=np.arange(16),
+            side=4,
+            uniform=0.6,
+            names=np.arange(8).astype(str),
+            areas=np.full(8, 0.1),
+            by_layer=generator.random((8, 3, len(MEASURES))),
+            by_head=generator.random((2, 3, 5, len(MEASURES))),
+            best=np.array([1, 1]),
+            best_values=generator.random((4, len(MEASURES))),
+            sinks=np.zeros((3, 16), bool),
+        ).save(path)
         sides[checkpoint] = str(path)
     numbers = folder / "results" / "figures" / "attention.csv"
     numbers.parent.mkdir(parents=True)
@@ -236,37 +249,43 @@ def _sheets(folder: Path, attacks: Sequence[str]) -> dict[str, str]:
         "table,column,printed,words\n" + "".join(f't{i},gqa,{60 + i}.10,"no, {i}"\n' for i in range(60))
     )
     (tables / "power.csv").write_text("seeds,effect\n1,2.5\n3,1.10\n")
-    found = {
-        "model": "toy", "treatment": "vdep", "reference": "baseline", "label": "GQA", "pooled": False, "maximum": 100,
-        "by_seed": [{"treatment": 62.0, "reference": 60.0}, {"treatment": 63.0, "reference": 60.0}], "difference": 2.5,
-        "low": 1.0, "high": 4.0, "p": 0.01, "p_adjusted": 0.02, "questions": 90, "gained": 9, "lost": 4.5,
-        "published": {"change": 1.3},
-    }  # fmt: skip
-    judged = {
-        "claim": "helps", "says": "It helps." + "".join(attacks[:1]), "source": "abstract", "model": "toy",
-        "endpoint_label": "mean of 2",
-        "deciding": True, "verdict": "holds", "why": "better at the 5% level", "n": 3,
-        "parts": [{"difference": 2.5, "low": 1.0, "high": 4.0, "margin": 1.0}],
-    }  # fmt: skip
-    worse = {"label": "POPE", "difference": -3.0, "low": -4.0, "high": -2.0, "p_adjusted": 0.01, "published": None}
-    write_json(
-        tables / "comparison.json",
-        {
-            "definition": {"rules": {"level": 0.05, "margin": 1.0, "minimum_seeds": 3}, "rules_sha256": "a" * 64},
-            "differences": [found, found | worse],
-            "verdicts": [
-                judged,
-                judged
-                | {
-                    "claim": "steps",
-                    "source": "not in the paper",
-                    "says": "Not the steps.",
-                    "verdict": "cannot tell",
-                    "parts": [],
-                },
-                judged | {"claim": "alpha", "says": "Less alpha.", "verdict": None, "parts": []},
-            ],
-            "missing": ["toy, a against b: nothing"],
-        },
+    pair = {"model": "toy", "treatment": "vdep", "reference": "baseline"}
+    better = Difference(
+        **pair, quantity="gqa", label="GQA", pooled=False, maximum=100,
+        by_seed=tuple(SeedPair(seed=f"seed-{i}", treatment=62.0 + i, reference=60.0) for i in range(2)),
+        difference=2.5, low=1.0, high=4.0, basis="over seeds", p=0.01, p_adjusted=0.02, questions=90, clusters=80,
+        gained=9, lost=4.5, question_error=1.0,
+        published=PublishedChange(treatment="61.3", reference="60", change=1.3, tables=("table1",)),
+    )  # fmt: skip
+    worse = better.model_copy(
+        update={"quantity": "pope", "label": "POPE", "difference": -3.0, "low": -4.0, "high": -2.0, "p_adjusted": 0.01}
+        | {"published": None}
     )
+    part = JudgedPart(
+        treatment="vdep", reference="baseline", quantity="primary", label="mean of 2", n=3, difference=2.5, low=1.0, high=4.0,
+        margin=1.0, p=0.01, p_below_margin=0.9, verdict="holds",
+    )  # fmt: skip
+    judged = JudgedClaim(
+        claim="helps", says="It helps." + "".join(attacks[:1]), source="abstract", model="toy", endpoint="primary",
+        endpoint_label="mean of 2", deciding=True, verdict="holds", why="better at the 5% level", n=3, parts=(part,),
+    )  # fmt: skip
+    undecided = {
+        "claim": "steps",
+        "source": "not in the paper",
+        "says": "Not the steps.",
+        "verdict": "cannot tell",
+        "parts": (),
+    }
+    unknown = {"claim": "alpha", "says": "Less alpha.", "verdict": None, "parts": ()}
+    rules = Rules(
+        endpoints={}, claims={}, assumed=Assumptions(seed_spread=0.4, seed_correlation=0.3, disagreement=0.15), level=0.05,
+        margin=1.0, minimum_seeds=3,
+    )  # fmt: skip
+    comparison = Comparison(
+        definition=Definition(pairs=(), family=(), columns={}, rules=rules, rules_sha256="a" * 64),
+        differences=(better, worse),
+        verdicts=(judged, judged.model_copy(update=undecided), judged.model_copy(update=unknown)),
+        missing=("toy, a against b: nothing",),
+    )
+    write_json(tables / "comparison.json", comparison.model_dump(mode="json"))
     return {name: str(tables / name) for name in ("comparison.json", "audit.csv", "power.csv")}

@@ -22,6 +22,7 @@ from PIL import Image
 
 from vdep.errors import EvaluationError, ReportError
 from vdep.evaluation.samples import read_samples
+from vdep.report.attention_data import MEASURES, Flow
 from vdep.report.page import answers, cells, curves, maps, pictures, write
 from vdep.report.page.content import Page
 from vdep.report.page.request import Request
@@ -270,7 +271,7 @@ def test_one_seed_gives_no_verdict(study: PageStudy, tmp_path: Path) -> None:
     page = gathered(request)
     assert page.differences[0].outcome == "no verdict"
     (tmp_path / "comparison.json").write_text("{}")
-    with pytest.raises(ReportError, match=r"comparison\.json is no comparison \(definition: Field required\): delete it"):
+    with pytest.raises(ReportError, match=r"comparison\.json is no comparison of this version"):
         gathered(request)
 
 
@@ -315,15 +316,19 @@ def test_attention_maps_lose_less_than_a_hundredth_of_their_peak(seed: int) -> N
 def save_maps(path: Path, layers: int, heads: int, edge: int, pictures: int = 4, **more: Any) -> None:
     values = np.random.default_rng(0).random((pictures, layers, heads, edge * edge)).astype(np.float16)
     pixels = np.zeros((pictures, 16, 16, 3), np.uint8)
-    np.savez(path, maps=values.mean(2), head_maps=values, totals=np.ones((6, layers)), pixels=pixels, **more)
+    rest: dict[str, Any] = {
+        "cells": np.arange(edge * edge), "side": edge, "uniform": 0.5, "names": np.arange(6).astype(str), "areas": np.ones(6),
+        "by_layer": np.ones((6, layers, len(MEASURES))), "by_head": np.ones((2, layers, heads, len(MEASURES))),
+        "best": np.zeros(2, int), "best_values": np.ones((3, len(MEASURES))), "sinks": np.zeros((layers, edge * edge), bool),
+    }  # fmt: skip
+    Flow(maps=values.mean(2), head_maps=values, pixels=pixels, **(rest | more)).save(path)
 
 
 @pytest.mark.parametrize(("seeds", "shown", "with_heads"), [(1, 2, 1), (5, 10, 1)], ids=["one seed", "five seeds"])
 def test_attention_at_full_size_keeps_to_its_room(
-    tmp_path: Path, study: PageStudy, monkeypatch: pytest.MonkeyPatch, seeds: int, shown: int, with_heads: int
+    tmp_path: Path, study: PageStudy, seeds: int, shown: int, with_heads: int
 ) -> None:
     """32 layers of 32 heads on 24 x 24 patches: no room for every head of every picture, nor for ten checkpoints."""
-    monkeypatch.setattr(maps, "RESAMPLES", 3)
     save_maps(tmp_path / "one.npz", 32, 32, 24)
     sides = {f"llava-7b/{v}/seed-{n}": str(tmp_path / "one.npz") for v in ("baseline", "vdep") for n in range(seeds)}
     figure = study.request.figures[0].model_copy(update={"sides": sides})
@@ -333,14 +338,18 @@ def test_attention_at_full_size_keeps_to_its_room(
     assert len(view.sides) == 2 * seeds, "totals are of all"
 
 
-def test_tokens_lie_where_they_were_recorded_to_lie(tmp_path: Path) -> None:
+def test_tokens_lie_where_they_were_recorded_to_lie(tmp_path: Path, study: PageStudy) -> None:
     """A class token lies nowhere, and one patch may have no token."""
     save_maps(tmp_path / "one.npz", 2, 3, 2, cells=np.array([-1, 2, 0, 1]), side=2)
-    found = maps.Recorded.load(tmp_path / "one.npz")
-    with np.load(tmp_path / "one.npz") as file:
-        given = file["maps"]
-    np.testing.assert_array_equal(found.maps, np.stack([given[..., 2], given[..., 3], given[..., 1], 0 * given[..., 0]], -1))
-    assert found.heads.shape == (4, 2, 3, 4)
+    sides = {"m/v/seed-1": str(tmp_path / "one.npz")}
+    (view,) = maps.views(
+        study.request.model_copy(update={"figures": (study.request.figures[0].model_copy(update={"sides": sides}),)})
+    )
+    given = Flow.load(tmp_path / "one.npz").maps
+    placed = np.stack([given[..., 2], given[..., 3], given[..., 1], 0 * given[..., 0]], -1)
+    peak = view.sides[0].peak
+    np.testing.assert_allclose(maps.unpacked(view.sides[0].maps, peak), placed.ravel(), atol=peak / 100)
+    assert len(maps.unpacked(view.sides[0].heads, peak)) == given.shape[0] * 2 * 3 * 4
 
 
 def test_numbers_of_a_sheet_stand_right_and_words_left(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ seed it is over pictures alone, paired, and says nothing of another training.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict
-from scipy import stats
 
 from ..errors import ReportError
 from .attention_data import MEASURES, Flow
+from .inference import Interval, holm, interval, t_interval
 
 LEVEL = 0.05
 TITLES = {
@@ -102,23 +102,13 @@ class AttentionReport(_Typed):
     heads: list[Heads]
 
 
-class Interval(NamedTuple):
-    mean: float
-    low: float
-    high: float
-    p: float
-    """That the mean is 0, by the t test that the interval inverts."""
+NOTHING = Interval(np.nan, np.nan, np.nan, None)
 
 
-NOTHING = Interval(np.nan, np.nan, np.nan, np.nan)
-
-
-def t_interval(values: np.ndarray) -> Interval:
-    """Of a mean, 95%; (n,), of which what is undefined is left out."""
+def of_mean(values: np.ndarray) -> Interval:
+    """The t interval of a mean, 95%; (n,), of which what is undefined is left out."""
     values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return NOTHING
-    return _interval(float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5), len(values) - 1)
+    return t_interval(values.tolist(), LEVEL) if len(values) > 1 else NOTHING
 
 
 def crossed_interval(values: np.ndarray) -> Interval:
@@ -143,24 +133,7 @@ def crossed_interval(values: np.ndarray) -> Interval:
     # where the rest is the greater by chance, the seeds alone are what is left
     total = max(squares.sum(), squares[0])
     degrees = total**2 / max((squares**2 / freedom).sum(), np.finfo(float).tiny)
-    return _interval(float(mean), (total / values.size) ** 0.5, degrees)
-
-
-def _interval(mean: float, error: float, degrees: float) -> Interval:
-    half = stats.t.ppf(1 - LEVEL / 2, degrees) * error
-    p = 2 * stats.t.sf(abs(mean) / error, degrees) if error else float(mean == 0)
-    return Interval(mean, mean - half, mean + half, float(p))
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p; (n,). Undefined ones stay so, and count for nothing."""
-    adjusted = np.full(len(p), np.nan)
-    order = [i for i in np.argsort(p) if np.isfinite(p[i])]
-    running = 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * p[i]))
-        adjusted[i] = running
-    return adjusted
+    return interval(float(mean), float((total / values.size) ** 0.5), float(degrees), LEVEL)
 
 
 def values_of(flows: Sequence[Flow], layer: int | None, measure: str) -> np.ndarray:
@@ -171,7 +144,7 @@ def values_of(flows: Sequence[Flow], layer: int | None, measure: str) -> np.ndar
 
 def estimate(values: np.ndarray) -> Interval:
     """Over seeds, if there are two or more, else over pictures; (seeds, pictures)."""
-    return t_interval(seed_means(values)) if len(values) > 1 else t_interval(values[0])
+    return of_mean(seed_means(values)) if len(values) > 1 else of_mean(values[0])
 
 
 def seed_means(values: np.ndarray) -> np.ndarray:
@@ -259,15 +232,14 @@ def _differences(flows: Flows, right: str, other: str, measure: str, places: Seq
         values_of(flows[right][:seeds], layer, measure) - values_of(flows[other][:seeds], layer, measure) for layer in places
     ]
     intervals = [estimate(pair) for pair in pairs]
-    adjusted = holm(np.array([interval.p for layer, interval in zip(places, intervals, strict=True) if layer is not None]))
+    adjusted = holm([over.p if layer is not None else None for layer, over in zip(places, intervals, strict=True)])
     found = []
-    for number, (layer, pair, interval) in enumerate(zip(places, pairs, intervals, strict=True)):
+    for layer, pair, over, holms in zip(places, pairs, intervals, adjusted, strict=True):
         crossed = crossed_interval(pair) if seeds > 1 else None
         found.append(
             Difference(
-                checkpoint=right, reference=other, layer=_number(layer), measure=measure, difference=interval.mean,
-                low=interval.low, high=interval.high, p=interval.p,
-                p_holm=None if layer is None else float(adjusted[number]),
+                checkpoint=right, reference=other, layer=_number(layer), measure=measure, difference=over.mean,
+                low=over.low, high=over.high, p=np.nan if over.p is None else over.p, p_holm=holms,
                 crossed_low=crossed and crossed.low, crossed_high=crossed and crossed.high,
                 pictures=pair.shape[1], seeds=seeds,
             )

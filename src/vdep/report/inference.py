@@ -37,10 +37,11 @@ def t_interval(differences: Sequence[float], level: float = 0.05) -> Interval:
 
     Differences that are all alike have no spread to judge by: all zero, they are no difference (p = 1); else no p is given.
     """
-    return _interval(float(np.mean(differences)), standard_error(differences), len(differences) - 1, level)
+    return interval(float(np.mean(differences)), standard_error(differences), len(differences) - 1, level)
 
 
-def _interval(mean: float, error: float, freedom: float, level: float) -> Interval:
+def interval(mean: float, error: float, freedom: float, level: float = 0.05) -> Interval:
+    """Of a mean with its standard error and degrees of freedom."""
     if error < 1e-9 * max(1.0, abs(mean)):
         return Interval(mean, mean, mean, 1.0 if abs(mean) < 1e-9 else None)
     half = float(stats.t.ppf(1 - level / 2, freedom)) * error
@@ -103,7 +104,7 @@ def _squares(contributions: np.ndarray) -> float:
 def cluster_interval(mean: float, strata: Sequence[np.ndarray], level: float = 0.05) -> Interval:
     """Over the pictures of two checkpoints; no training noise is in it. ``p`` is of these checkpoints alone."""
     variance, freedom = cluster_variance(strata)
-    return _interval(mean, math.sqrt(variance), freedom, level)
+    return interval(mean, math.sqrt(variance), freedom, level)
 
 
 def crossed_interval(differences: Sequence[float], strata: Sequence[np.ndarray], level: float = 0.05) -> Interval:
@@ -124,7 +125,7 @@ def crossed_interval(differences: Sequence[float], strata: Sequence[np.ndarray],
         over_clusters += _squares(mean)
         residual += _squares(table - mean) / (seeds * (seeds - 1))
     variance = max(over_seeds, over_clusters, over_seeds + over_clusters - residual)
-    return _interval(float(np.mean(differences)), math.sqrt(variance), seeds - 1, level)
+    return interval(float(np.mean(differences)), math.sqrt(variance), seeds - 1, level)
 
 
 # ----------------------------------------------------------------------------------------------------------------- power

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ...errors import ReportError
+from ..evidence import Comparison
+from ..evidence import Difference as Compared
 from .cells import sheet
-from .content import Claim, Difference, Evidence, Outcome, Sheet, Verdict
+from .content import Claim, Difference, Evidence, Outcome, Sheet
 from .request import Request
 
 POWER = {"power": "What can be detected", "power_published": "The paper's differences, and what detects them"}
@@ -30,107 +28,30 @@ MISSING = {
 }
 
 
-class _Read(BaseModel):
-    """The part of ``comparison.json`` that the page shows; what else is there is for others."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _Seed(_Read):
-    treatment: float
-    reference: float
-
-
-class _Published(_Read):
-    change: float
-
-
-class _Difference(_Read):
-    model: str
-    treatment: str
-    reference: str
-    label: str
-    pooled: bool
-    maximum: float
-    by_seed: tuple[_Seed, ...]
-    difference: float
-    low: float
-    high: float
-    p: float | None
-    p_adjusted: float | None
-    questions: int
-    gained: float
-    lost: float
-    published: _Published | None
-
-
-class _Part(_Read):
-    difference: float
-    low: float
-    high: float
-    margin: float
-
-
-class _Judged(_Read):
-    claim: str
-    says: str
-    source: str
-    model: str
-    endpoint_label: str
-    deciding: bool
-    verdict: Verdict | None
-    why: str
-    n: int
-    parts: tuple[_Part, ...]
-
-
-class Concluded(_Read):
-    """``results/tables/comparison.json``."""
-
-    definition: dict[str, Any]
-    differences: tuple[_Difference, ...]
-    verdicts: tuple[_Judged, ...]
-    missing: tuple[str, ...]
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        return self.definition.get("rules") or {}
-
-    @property
-    def level(self) -> float:
-        return self.rules.get("level", 0.05)
-
-
-def concluded(request: Request) -> Concluded | None:
+def concluded(request: Request) -> Comparison | None:
     """Raises: ReportError, naming the file."""
     file = request.sheets.get("comparison.json")
-    if file is None:
-        return None
-    try:
-        return Concluded.model_validate_json(Path(file).read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ReportError(f"{file} is no comparison ({where}: {first['msg']}): delete it and build it again") from None
+    return Comparison.read(Path(file)) if file else None
 
 
-def evidence(found: Concluded | None) -> Evidence | None:
+def evidence(found: Comparison | None) -> Evidence | None:
     if found is None:
         return None
+    rules = found.definition.rules
     return Evidence(
-        rules=found.definition.get("rules_sha256") or "",
-        level=found.level,
-        margin=found.rules.get("margin"),
-        minimum_seeds=found.rules.get("minimum_seeds"),
+        rules=found.definition.rules_sha256 or "",
+        level=found.definition.level,
+        margin=rules.margin if rules else None,
+        minimum_seeds=rules.minimum_seeds if rules else None,
         missing=found.missing,
     )
 
 
-def claims(found: Concluded | None) -> tuple[Claim, ...]:
+def claims(found: Comparison | None) -> tuple[Claim, ...]:
     return tuple(_claims(found)) if found else ()
 
 
-def _claims(found: Concluded) -> Iterator[Claim]:
+def _claims(found: Comparison) -> Iterator[Claim]:
     """One for each claim and model, by the version of the endpoint that decides."""
     for _, versions in groupby(found.verdicts, lambda judged: (judged.claim, judged.model)):
         judged = list(versions)
@@ -152,23 +73,22 @@ def _claims(found: Concluded) -> Iterator[Claim]:
         )
 
 
-def differences(found: Concluded | None) -> tuple[Difference, ...]:
-    return tuple(_difference(d, found.level) for d in found.differences) if found else ()
+def differences(found: Comparison | None) -> tuple[Difference, ...]:
+    return tuple(_difference(d, found.definition.level) for d in found.differences) if found else ()
 
 
-def _difference(d: _Difference, level: float) -> Difference:
-    n = len(d.by_seed)
+def _difference(d: Compared, level: float) -> Difference:
     return Difference(
         model=d.model,
         left=d.reference,
         right=d.treatment,
         label=d.label,
         pooled=d.pooled,
-        scale=100 / d.maximum,
+        scale=d.scale,
         questions=d.questions,
-        seeds=n,
-        left_mean=sum(seed.reference for seed in d.by_seed) / n,
-        right_mean=sum(seed.treatment for seed in d.by_seed) / n,
+        seeds=d.n,
+        left_mean=d.reference_mean,
+        right_mean=d.treatment_mean,
         difference=d.difference,
         low=d.low,
         high=d.high,
@@ -181,10 +101,10 @@ def _difference(d: _Difference, level: float) -> Difference:
     )
 
 
-def _outcome(d: _Difference, level: float) -> Outcome:
+def _outcome(d: Compared, level: float) -> Outcome:
     """Of one difference, by its p over seeds: adjusted over the benchmarks, or its own where it is a pooled endpoint."""
     p = d.p if d.p_adjusted is None else d.p_adjusted
-    if p is None or len(d.by_seed) < 2:
+    if p is None or d.n < 2:
         return "no verdict"
     if p >= level:
         return "undecided"
