@@ -20,12 +20,13 @@ rule pretrain:
     threads: stage_threads("pretrain")
     resources:
         **stage_resources("pretrain"),
+        validation=lambda w: PLAN.validation_manifest(w.model, w.variant, "pretrain"),
     params:
         recipe=lambda w: STUDY.recipe(w.model, w.variant, "pretrain", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} "
-        '--validation="$(cat {input.validation:q})" --done {output:q} '
+        "--validation={resources.validation:q} --done {output:q} "
         "2>&1 | tee {log:q}"
 
 
@@ -49,12 +50,13 @@ rule finetune:
     threads: stage_threads("finetune")
     resources:
         **stage_resources("finetune"),
+        validation=lambda w: PLAN.validation_manifest(w.model, w.variant, "finetune"),
     params:
         recipe=lambda w: STUDY.recipe(w.model, w.variant, "finetune", w.seed).canonical,
     shell:
         "$VDEP train --recipe {params.recipe:q} --execution {resources.execution:q} --tower {input.tower:q} "
         "--language-model {input.language_model:q} --data {input.data:q} --initial {input.initial:q} "
-        '--validation="$(cat {input.validation:q})" --done {output:q} '
+        "--validation={resources.validation:q} --done {output:q} "
         "2>&1 | tee {log:q}"
 
 

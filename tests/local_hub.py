@@ -86,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/api/models/me/tiny"):
             tree = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in hub.files.items()]
             info = {"id": "me/tiny", "sha": COMMIT, "siblings": [{"rfilename": n} for n in hub.files], "tags": []}
+            info["private"] = bool(hub.private)
             self.send(tree if "/tree/" in self.path else info)
         else:
             self.send({"error": self.path}, 404)

@@ -202,6 +202,11 @@ def test_the_demo_is_a_study_of_its_own() -> None:
         ("tables/main_vqa/columns", ["gqa", "gqa"], r"tables\.main_vqa\.columns: gqa is there twice"),
         ("columns/mmbench_mean/mean_of", ["gqa", "gqa"], r"columns\.mmbench_mean: gqa is there twice"),
         ("loss_figures/losses/models", ["llava", "llava-7b"], r"loss_figures\.losses\.models: llava-7b is there twice"),
+        (
+            "assets/coco-train2017/url",
+            "https://me:secret@host/x.zip",
+            r"assets\.coco-train2017\..*names no user \(a mirror may\)",
+        ),
         ("figures/attention/left", "vdep", r"figures\.attention: left, right and controls should be different variants"),
         ("tables/main_vqa/variants", ["released"], r"tinyllava-3b/released: the checkpoint llava-v1\.5-7b is of llava-7b"),
         ("variants/theirs", {"imported": "llava-v1.5-7b"}, r"variants\.theirs\.model: say which model .*known: llava-7b, tiny"),

@@ -352,6 +352,19 @@ def test_losses_of_the_field(
     assert float(value) == pytest.approx(by_hand(h, x, mask, pictures, vdep), rel=tolerance)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_micro_batch_without_a_sample_in_vdep_mode_has_a_gradient_of_zero(loss: Any, bench: Spoken) -> None:
+    """Samples are sorted by length, and those in VDEP mode are short: some micro-batches have none, and are measured too."""
+    task = bench.become(VdepSettings(alpha=0.5, loss=loss)).task
+    text = np.array([True, True])
+    plan = bench.plan(None)
+    plan.batch = lambda step: GlobalBatch(np.array([2, 5]), text, ~text)  # type: ignore[method-assign]
+    micro = MicroBatches(bench.data, plan, bench.transform, 0, 1, 9, False, bench.vdep)[0, 0][2]
+    parameters = [p for p in task.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(task.losses(micro)[0].image, parameters, allow_unused=True)
+    assert all(g is None or not g.any() for g in gradients)
+
+
 def test_what_is_told_apart_are_positions_of_the_same_picture_alone(bench: Spoken) -> None:
     """Other pictures in the micro-batch, side by side in a packed row, are no negatives."""
     bench.become(VdepSettings(alpha=0.5, loss="info_nce"))

@@ -69,7 +69,9 @@ def _sentence(checkpoint: Checkpoint) -> str:
     alpha = vdep["alpha"] if not isinstance(vdep["alpha"], dict) else json.dumps(vdep["alpha"])
     return (
         f"A LLaVA-style model whose projector was pretrained with VDEP (arXiv 2502.09093): alpha {alpha}, "
-        f"ratio {vdep['ratio']}, loss {vdep['loss']}, {vdep['schedule']}."
+        f"ratio {vdep['ratio']}, loss {vdep['loss']}, {vdep['schedule']}"
+        + ("" if vdep.get("target", "own") == "own" else f"; a control, whose states are compared with `{vdep['target']}`")
+        + "."
     )
 
 

@@ -64,8 +64,13 @@ def package(checkpoint: Checkpoint, tables: Path, licence: str | None) -> Packag
 
 def endpoint() -> str:
     """The hub that ``HF_ENDPOINT`` names, without what a URL may say of a user."""
-    parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    named = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    try:
+        parts = urlsplit(named)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise HubError(f"HF_ENDPOINT does not name a hub: {named.rpartition('@')[2]}") from None
+    return f"{parts.scheme}://{parts.hostname}{port}"
 
 
 def push(checkpoint: Checkpoint, content: Package, repo: str, *, private: bool, update: bool) -> str:
@@ -87,6 +92,11 @@ def push(checkpoint: Checkpoint, content: Package, repo: str, *, private: bool, 
     operations = [CommitOperationAdd(name, f if isinstance(f, bytes) else str(f)) for name, f in content.files.items()]
     try:
         api.create_repo(repo, private=private, exist_ok=True)
+        # of one that is there already the hub ignores the wish
+        if private and not api.repo_info(repo).private:
+            raise HubError(
+                f"{repo} on {endpoint()} is there already, and public: name another with --repo, or leave --private out"
+            )
         there = set(api.list_repo_files(repo)) - {".gitattributes"}
         if there and not update:
             raise HubError(
@@ -105,7 +115,7 @@ def _without_signatures() -> None:
     """Addresses to which files are sent are signed: whoever has one may write there, and so none is logged."""
 
     def cut(record: logging.LogRecord) -> bool:
-        record.msg, record.args = re.sub(r"\?\S+", "?...", record.getMessage()), ()
+        record.msg, record.args = re.sub(r"\?\S+", "?...", re.sub(r"//[^/@\s]+@", "//", record.getMessage())), ()
         return True
 
     for name in ("httpx2", "huggingface_hub.utils._http"):

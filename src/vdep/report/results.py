@@ -104,7 +104,7 @@ class Results:
             if self.recipes.get(key) not in (None, (scores.checkpoint.recipe, scores.digest)):
                 raise ReportError(
                     f"{self.files[key]} is of another recipe than the configuration has, which was edited while jobs were "
-                    "waiting or running. Start again with the same command: what is affected is made anew"
+                    "waiting or running. Start again with the same command: what is affected is made anew (else delete it)"
                 )
             self._read[key] = scores
         return self._read[key]

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from .settings import NAME, Frozen
+from .settings import ADDRESS, NAME, Frozen
 
 _WORDS = {
+    re.escape(f"String should match pattern '{ADDRESS}'"): "an address begins with https:// and names no user (a mirror may)",
     "Tuple should": "List should",
     "a valid tuple": "a list",
     "a valid dictionary( or instance of .*)?": "a mapping",

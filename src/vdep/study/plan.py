@@ -72,6 +72,11 @@ class Plan:
         """
         return f"{self.resources}/validation/{self._validation_name(model, variant, stage)}.txt"
 
+    def validation_manifest(self, model: str, variant: str, stage: Stage) -> str:
+        """What it names; empty, where nothing is measured."""
+        recipe = self.validations[self._validation_name(model, variant, stage)]
+        return self.prepared(recipe) if recipe else ""
+
     def _validation_name(self, model: str, variant: str, stage: Stage) -> str:
         recipe = self.study.preparation_recipe(model, variant, stage)
         return f"{stage}-{recipe.tokenizer}-{recipe.template}-{recipe.image_tokens}-{recipe.max_length}"
@@ -173,14 +178,17 @@ class Plan:
 
     def asked(self, targets: Iterable[str]) -> list[tuple[Run, str]]:
         """(run, benchmark) of the scores that targets, or tables by their files, need."""
+        if self.study.only_stage is not None:
+            return []
         scores = []
-        for name in targets:
+        # without a target Snakemake makes the first; the demo is `main` and its skills
+        for name in ["main" if name == "demo" else name for name in targets] or ["all"]:
             if name in self.study.targets:
                 for target in self.members(name):
                     scores += [score for table in target.tables for score in self.evaluations[table]]
                     scores += needed(self.study, target.verdicts)
             elif (path := Path(name)).parent == Path(self.results) / "tables":
-                scores += self.evaluations.get(path.stem, [])
+                scores += self.evaluations.get(path.name.partition(".")[0], [])
         return list(dict.fromkeys(scores))
 
     def target(self, name: str) -> list[str]:

@@ -28,7 +28,10 @@ Stage = Literal["pretrain", "finetune"]
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
 NAME = r"^[a-z0-9][a-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=100)]
-Address = Annotated[str, Field(pattern=r"^https?://")]
+ADDRESS = r"^https?://[^/@]+(/[^@]*)?$"
+Address = Annotated[str, Field(pattern=ADDRESS)]
+"""Without a user or a password: it stands in recipes, which are published."""
+Mirror = Annotated[str, Field(pattern=r"^https?://")]
 EntryPoint = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """``package.module:function``."""
 
@@ -95,7 +98,7 @@ class HubAsset(Frozen):
     type: Literal["model", "dataset"] = "model"
     revision: str | None = None
     files: tuple[str, ...] = ()
-    mirror: Address | None = None
+    mirror: Mirror | None = None
 
 
 class UrlAsset(Frozen):
@@ -108,7 +111,7 @@ class UrlAsset(Frozen):
     url: Address
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     size: Annotated[int, Field(ge=1)] | None = None
-    mirror: Address | None = None
+    mirror: Mirror | None = None
 
     @property
     def address(self) -> str:

@@ -7,8 +7,10 @@ measurement weighing ``decay`` times what the one after it does. They follow fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+from ..errors import TrainingError
 from ..study.settings import Alpha, GradientRatio
 from .probe import Gradients
 
@@ -42,6 +44,10 @@ class AlphaRule:
         """Take in what was measured. A step of which one loss is absent says nothing of their ratio."""
         if self.rule is None or not (found.text and found.image):
             return
+        if not math.isfinite(found.text + found.image):
+            raise TrainingError(
+                f"the gradients on the projector are not finite: {found.text} of the text loss, {found.image} of the image loss"
+            )
         measured = {"text": found.text, "image": found.image, "weight": 1.0}
         self._sums = {name: self.rule.decay * self._sums[name] + value for name, value in measured.items()}
 
