@@ -12,7 +12,6 @@ paper's plan. ``--set`` changes how it is run, as a configuration would. What is
 from __future__ import annotations
 
 import argparse
-import functools
 import io
 import json
 import os
@@ -26,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from common import GEOMETRIES, Claim, Geometry, parts, report, say, tower_settings
 from packed_sft import stated_lengths
 from PIL import Image
@@ -39,13 +37,13 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from vdep.artifacts import MANIFEST, AssetManifest, FinishedStage
 from vdep.data.prepare import ArchiveRoute, prepare
 from vdep.study.check import load_study
+from vdep.study.files import merged_configuration
 from vdep.study.settings import Stage
 from vdep.study.study import Study, deep_merge
 from vdep.train.build import PROJECTOR_FILE
 from vdep_demo.base_weights import tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("assets", "datasets", "models", "variants", "benchmarks", "protocols", "config")
 CASES: dict[str, tuple[Stage, str]] = {"stage 1": ("pretrain", "7b"), "SFT": ("finetune", "3b")}
 TARGET = {"stage 1": 0.50, "SFT": 0.50}
 PICTURES, CAPTION = 64, 24
@@ -54,7 +52,7 @@ MODEL = {"llava": "llava-7b", "tinyllava": "tinyllava-3b"}
 
 def study_of(geometry: Geometry, stage: Stage, global_batch: int | None, changes: dict[str, Any], on_gpu: bool) -> Study:
     """The paper's configuration, with a model of this geometry and made data in place of its own."""
-    config = functools.reduce(deep_merge, (yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) for name in FILES))
+    config = merged_configuration(ROOT)
     like = config["models"][MODEL[geometry.family]]
     tower = tower_settings(geometry).model_dump(mode="json") | {"weights": "made-tower"}
     override = like[stage] | {"data": "made-data"} | ({"global_batch": global_batch} if global_batch else {})
