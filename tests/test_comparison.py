@@ -201,6 +201,37 @@ def test_only_seeds_that_both_arms_have_are_paired_and_what_is_missing_is_named(
     assert [v.verdict for v in comparison.verdicts] == [None, "cannot tell"]
 
 
+def test_a_claim_is_judged_once_when_all_configured_seeds_are_there_for_both_arms(tmp_path: Path) -> None:
+    """Not at every look, and not on whichever seeds survived: an effect of 20 points does not change that."""
+    seeds = [f"seed-{s}" for s in range(5)]
+    files = study_files(tmp_path, 5, effect=0.2)
+    whole = build_comparison(define(seeds=seeds), files, PUBLISHED)
+    assert whole.missing == ()
+    assert whole.verdicts[0].verdict == "holds"
+    for benchmark in BENCHMARKS:
+        del files[MODEL, "vdep", "seed-3", benchmark], files[MODEL, "baseline", "seed-4", benchmark]
+    some = build_comparison(define(seeds=seeds), files, PUBLISHED)
+    for verdict in some.verdicts:
+        assert verdict.verdict == "cannot tell"
+        assert verdict.why == "2 of 5 configured seeds are missing (seed-3, seed-4)"
+        assert verdict.needed is None, "how many a new study would need is no reason to add some to this one"
+        assert all(part.p is None and part.p_below_margin is None for part in verdict.parts)
+    assert some.missing == (
+        f"{MODEL}, vdep against baseline: 2 of 5 configured seeds are missing (seed-3, seed-4)",
+    )  # fmt: skip
+    assert build_comparison(define(), files, PUBLISHED).verdicts[0].verdict == "holds", "of checkpoints there is no such rule"
+
+
+def test_a_seed_that_is_missing_on_one_benchmark_is_named_with_it_and_leaves_every_claim_about_it_open(tmp_path: Path) -> None:
+    files = study_files(tmp_path, 4, effect=-0.2)
+    del files[MODEL, "vdep", "seed-0", "gqa"]
+    comparison = build_comparison(define(seeds=[f"seed-{s}" for s in range(4)]), files, PUBLISHED)
+    assert comparison.missing == (
+        f"{MODEL}, vdep against baseline: 1 of 4 configured seeds is missing (seed-0) on GQA, mean",
+    )  # fmt: skip
+    assert {v.verdict for v in comparison.verdicts} == {"cannot tell"}, "however bad it looks on the others"
+
+
 def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
     comparison = study_of(tmp_path, 3)
     path = tmp_path / "comparison.json"

@@ -31,7 +31,7 @@ from .paired import (
 from .published import Pair
 from .quantities import Quantity, benchmarks_of, quantities
 from .results import Key, Published
-from .verdicts import judge
+from .verdicts import judge, lacking_seeds
 
 
 class Answers:
@@ -88,11 +88,25 @@ def build_comparison(
                 nothing.append(f"{pair[1]} against {pair[2]}")
             elif absent:
                 missing.append(f"{model}, {pair[1]} against {pair[2]}: not both evaluated at one seed on {', '.join(absent)}")
+            missing += _absent_seeds(definition, pair, found)
         if nothing:
             missing.append(f"{model}: not both evaluated at one seed on any benchmark: {', '.join(nothing)}")
         answers.forget(model)
     verdicts = judge(definition, differences)
     return Comparison(definition=definition, differences=tuple(differences), verdicts=tuple(verdicts), missing=tuple(missing))
+
+
+def _absent_seeds(definition: Definition, pair: Pair, found: Sequence[Difference]) -> list[str]:
+    """What is said of configured seeds that either arm of a pair lacks, a line for each set of them."""
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for d in found:
+        lacking.setdefault(tuple(definition.absent_seeds(s.seed for s in d.by_seed)), []).append(d.label)
+    return [
+        f"{pair[0]}, {pair[1]} against {pair[2]}: {lacking_seeds(absent, definition)}"
+        + ("" if len(lacking) == 1 else f" on {', '.join(labels)}")
+        for absent, labels in lacking.items()
+        if absent
+    ]
 
 
 def _difference(pair: Pair, quantity: Quantity, answers: Answers, published: Sequence[Published]) -> Difference | None:

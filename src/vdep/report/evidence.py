@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
@@ -41,6 +42,8 @@ class Definition(Frozen):
     rules_file_sha256: str | None = None
     """Of config/verdicts.yaml as it was shipped, before overlays."""
     seeds: tuple[str, ...] = ()
+    """Those that were fixed before any run: a claim is judged once, when both arms have them all. Empty: there is no such
+    rule, as of two checkpoints that are laid side by side."""
     note: str | None = None
 
     @property
@@ -48,6 +51,11 @@ class Definition(Frozen):
         """Those whose columns are all there."""
         known = self.rules.endpoints if self.rules else {}
         return {name: e for name, e in known.items() if set(e.columns) <= set(self.columns)}
+
+    def absent_seeds(self, there: Iterable[str]) -> list[str]:
+        """Of the configured ones."""
+        known = set(there)
+        return [seed for seed in self.seeds if seed not in known]
 
     @property
     def level(self) -> float:
@@ -162,7 +170,7 @@ class JudgedPart(Frozen):
     """One-sided: of an effect as large as the margin, were there one."""
     verdict: Verdict
     needed: int | None = None
-    """About how many seeds would tell."""
+    """About how many seeds a new study would need to tell."""
 
 
 class JudgedClaim(Frozen):

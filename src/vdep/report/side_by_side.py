@@ -87,7 +87,7 @@ def side_by_side(a: Sequence[Checkpoint], b: Sequence[Checkpoint], study: Study,
         notes += more
         for benchmark in common:
             files |= {(model, name, seed, benchmark): each[benchmark] for name, each in zip(names, found, strict=True)}
-    definition = Definition.model_validate(comparison_definition(study) | {"pairs": [(model, names[1], names[0])]})
+    definition = Definition.model_validate(comparison_definition(study) | {"pairs": [(model, names[1], names[0])], "seeds": []})
     known = {column.benchmark for column in definition.columns.values()}
     unknown = sorted({key[3] for key in files} - known)
     if unknown:

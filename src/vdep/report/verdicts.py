@@ -7,6 +7,9 @@
 
 A claim about several differences holds where all hold, each tested at the full level (intersection-union); it does not hold
 where one does not, tested at the level divided by their number.
+
+A claim is judged once, when all seeds of the configuration are there for all of its arms: a test that is repeated at
+every look, until it says something, is none at its level, and neither is one of whichever seeds have survived.
 """
 
 from __future__ import annotations
@@ -72,7 +75,8 @@ def _claim(
             found = [known.get((pair, quantity)) for pair in wanted for quantity in quantities]
             parts = [d for d in found if d is not None]
             judged = _parts(parts, claim, definition, rules, len(found))
-            verdict, why, needed = _together(judged, len(found), rules)
+            absent = definition.absent_seeds(set.intersection(*({s.seed for s in d.by_seed} for d in parts)) if parts else ())
+            verdict, why, needed = _together(judged, len(found), definition, rules, absent)
             yield JudgedClaim(
                 claim=name,
                 says=claim.says,
@@ -95,9 +99,10 @@ def _parts(
     judged = []
     for d in differences:
         margin = (claim.margin or rules.margin) / d.scale
-        verdict, p, below = decide(d.differences, margin, rules, among)
+        whole = not definition.absent_seeds(s.seed for s in d.by_seed)
+        verdict, p, below = decide(d.differences, margin, rules, among) if whole else (CANNOT_TELL, None, None)
         needed = None
-        if verdict == CANNOT_TELL:
+        if whole and verdict == CANNOT_TELL:
             measured = d.n >= rules.minimum_seeds
             spread = float(np.std(d.differences, ddof=1)) if measured else _assumed(d, definition, rules) / d.scale
             needed = max(rules.minimum_seeds, d.n + 1, seeds_needed(margin, spread, rules.level, rules.power))
@@ -127,14 +132,23 @@ def _assumed(d: Difference, definition: Definition, rules: Rules) -> float:
     return math.hypot(assumed_spread(len(columns), rules.assumed), d.question_error * d.scale)
 
 
-def _together(parts: Sequence[JudgedPart], wanted: int, rules: Rules) -> tuple[Verdict | None, str, int | None]:
-    """Verdict, why, and about how many seeds would tell."""
+def lacking_seeds(absent: Sequence[str], definition: Definition) -> str:
+    verb = "is" if len(absent) == 1 else "are"
+    return f"{len(absent)} of {len(definition.seeds)} configured seeds {verb} missing ({', '.join(absent)})"
+
+
+def _together(
+    parts: Sequence[JudgedPart], wanted: int, definition: Definition, rules: Rules, absent: Sequence[str]
+) -> tuple[Verdict | None, str, int | None]:
+    """Verdict, why, and about how many seeds a new study would need to tell."""
     if not parts:
         return None, "not both evaluated at one seed", None
-    if failing := [p for p in parts if p.verdict == DOES_NOT]:
-        return DOES_NOT, _refuted(failing, wanted), None
     if len(parts) < wanted:
         return CANNOT_TELL, f"{wanted - len(parts)} of {wanted} differences are not evaluated", None
+    if absent:
+        return CANNOT_TELL, lacking_seeds(absent, definition), None
+    if failing := [p for p in parts if p.verdict == DOES_NOT]:
+        return DOES_NOT, _refuted(failing, wanted), None
     undecided = [p for p in parts if p.verdict == CANNOT_TELL]
     if not undecided:
         return HOLDS, _confirmed(parts, rules), None
