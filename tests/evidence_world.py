@@ -20,13 +20,19 @@ from vdep.study.tables import Column
 MODEL = "llava-7b"
 
 
-def write_evaluation(path: Path, questions: Sequence[Scored], scorer: str = "mean", asset: str | None = None) -> Path:
-    """Scores and samples as ``vdep evaluate`` leaves them, of questions with their outcomes."""
+def write_evaluation(
+    path: Path, questions: Sequence[Scored], scorer: str = "mean", asset: str | None = None, image: str = "pad"
+) -> Path:
+    """Scores and samples as ``vdep evaluate`` leaves them, of questions with their outcomes.
+
+    Args:
+        image: how the model of these scores is shown a picture.
+    """
     benchmark = path.stem
     samples = path.with_suffix(".samples.jsonl.gz")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_samples(samples, {"seen": [vars(q) for q in questions], "blind": [vars(questions[0].otherwise())]})
-    recipe = {"benchmark": benchmark, "settings": {"scorer": scorer, "asset": asset or benchmark}}
+    recipe = {"benchmark": benchmark, "settings": {"scorer": scorer, "asset": asset or benchmark}, "image": image}
     parts = {}
     for name, statistic in SCORERS[scorer].parts.items():
         if np.isfinite(value := statistic(questions)):

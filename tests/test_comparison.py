@@ -93,7 +93,7 @@ def test_over_seeds_the_difference_is_that_of_the_seeds_means_and_its_test_is_sc
         assert found.basis == "over seeds"
         assert found.p_adjusted is not None
         assert found.p_adjusted >= found.p
-    pooled = comparison.of((MODEL, "vdep", "baseline"), "all")
+    pooled = comparison.of((MODEL, "vdep", "baseline"), "all", pooled=True)
     assert pooled is not None
     singles = [comparison.of((MODEL, "vdep", "baseline"), name) for name in BENCHMARKS]
     assert pooled.difference == pytest.approx(np.mean([d.difference for d in singles if d]))
@@ -171,17 +171,60 @@ def test_all_questions_in_one_cluster_are_an_error(tmp_path: Path) -> None:
         build_comparison(define(family=("gqa",), columns=columns(("gqa",)), rules=None), files, PUBLISHED)
 
 
-def test_arms_that_were_not_asked_the_same_are_not_compared(tmp_path: Path) -> None:
-    def files(scorer: str, n: int) -> dict[Any, Path]:
-        made = write_evaluation(tmp_path / "vdep" / "gqa.json", questions_of(np.ones(n), np.arange(n)), scorer)
-        other = write_evaluation(tmp_path / "baseline" / "gqa.json", questions_of(np.ones(8), np.arange(8)))
-        return {(MODEL, "vdep", "seed-42", "gqa"): made, (MODEL, "baseline", "seed-42", "gqa"): other}
-
+def test_different_questions_under_one_recipe_are_an_error(tmp_path: Path) -> None:
+    files = {
+        (MODEL, arm, "seed-42", "gqa"): write_evaluation(tmp_path / arm / "gqa.json", questions_of(np.ones(n), np.arange(n)))
+        for arm, n in (("vdep", 7), ("baseline", 8))
+    }
     definition = define(family=("gqa",), columns=columns(("gqa",)), rules=None)
-    with pytest.raises(ReportError, match=r"vdep/gqa\.json and .*baseline/gqa\.json were evaluated differently"):
-        build_comparison(definition, files("ocrbench", 8), PUBLISHED)
-    with pytest.raises(ReportError, match="are not of the same questions"):
-        build_comparison(definition, files("mean", 7), PUBLISHED)
+    with pytest.raises(ReportError, match=r"vdep/gqa\.json and .*baseline/gqa\.json are not of the same questions"):
+        build_comparison(definition, files, PUBLISHED)
+
+
+def test_an_arm_that_was_evaluated_otherwise_is_named_with_what_differs_and_the_others_are_compared(tmp_path: Path) -> None:
+    """A variant with another prompt or another way with pictures has evaluations of its own."""
+    files = study_files(tmp_path, 3, effect=0.2)
+    for (_, arm, seed, benchmark), path in list(files.items()):
+        if arm == "vdep":
+            answers = questions_of(np.array(rows_of(path)), np.arange(200) // 2)
+            image = "pad" if benchmark == "ai2d" else "crop"
+            crop = write_evaluation(tmp_path / "crop" / seed / f"{benchmark}.json", answers, image=image)
+            files[MODEL, "vdep-crop", seed, benchmark] = crop
+    pairs = [(MODEL, "vdep", "baseline"), (MODEL, "vdep-crop", "baseline")]
+    comparison = build_comparison(define(pairs=pairs), files, PUBLISHED)
+    assert {d.quantity for d in comparison.differences if d.treatment == "vdep"} == {*BENCHMARKS, "all"}
+    assert [d.quantity for d in comparison.differences if d.treatment == "vdep-crop"] == ["ai2d"]
+    assert comparison.missing == (
+        f'{MODEL}, vdep-crop against baseline: evaluated in different ways (image: "crop" and "pad"), and not paired: gqa, pope',
+    )  # fmt: skip
+    assert comparison.verdicts[0].verdict == "holds"
+
+
+def test_an_endpoint_with_a_columns_name_is_neither_judged_nor_adjusted_in_its_place(tmp_path: Path) -> None:
+    endpoints = {"gqa": {"label": "mean", "columns": ["gqa", "pope"]}}
+    claim = {"says": "It helps.", "models": [MODEL], "pairs": [{"treatment": "vdep", "reference": "baseline"}]}
+    claims = {"mean": {**claim, "endpoints": ["gqa"]}, "each": {**claim, "endpoints": ["gqa"], "each": True}}
+    files = study_files(tmp_path, 4)
+    comparison = build_comparison(define(rules=rules(endpoints=endpoints, claims=claims)), files, PUBLISHED)
+    pair = (MODEL, "vdep", "baseline")
+    column, endpoint = comparison.of(pair, "gqa"), comparison.of(pair, "gqa", pooled=True)
+    assert column is not None
+    assert endpoint is not None
+    assert column.difference != endpoint.difference
+    mean, each = comparison.verdicts
+    assert [part.difference for part in mean.parts] == [endpoint.difference]
+    assert each.parts[0].difference == column.difference
+    alone = build_comparison(define(), files, PUBLISHED).of(pair, "gqa")
+    assert alone is not None
+    assert column.p_adjusted == alone.p_adjusted
+    assert endpoint.p_adjusted is None
+
+
+def test_p_is_adjusted_for_all_the_columns_that_are_compared_however_few_are_finished(tmp_path: Path) -> None:
+    files = {key: path for key, path in study_files(tmp_path, 4).items() if key[3] == "gqa"}
+    (found,) = build_comparison(define(), files, PUBLISHED).differences
+    assert found.p is not None
+    assert found.p_adjusted == pytest.approx(min(1.0, 3 * found.p))
 
 
 def test_only_seeds_that_both_arms_have_are_paired_and_what_is_missing_is_named(tmp_path: Path) -> None:

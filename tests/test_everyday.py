@@ -25,8 +25,9 @@ from vdep.errors import CheckpointError, EvaluationError
 from vdep.evaluation.chat import Chat, open_picture
 from vdep.files import read_json, write_json
 from vdep.report.checkpoints import find, find_one
+from vdep.report.differing import differing
 from vdep.report.results import read_published
-from vdep.report.side_by_side import as_text, differing, side_by_side
+from vdep.report.side_by_side import as_text, side_by_side
 from vdep.study.check import load_study
 from vdep.study.recipe import canonical_json
 from vdep.study.settings import VdepSettings

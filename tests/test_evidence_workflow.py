@@ -76,7 +76,7 @@ def test_what_is_finished_is_compared_and_nothing_is_trained_for_it(checkout: Pa
             for benchmark in BENCHMARKS:
                 evaluate(checkout, plan, variant, seed, benchmark, share)
     comparison = build(checkout, "comparison", "power", "tidy")
-    assert seeds_of(comparison.of(pair, "primary")) == ["seed-1", "seed-2"]
+    assert seeds_of(comparison.of(pair, "primary", pooled=True)) == ["seed-1", "seed-2"]
     with open(checkout / TABLES / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(r["variant"], r["seed"], r["benchmark"]) for r in rows} == {
@@ -94,14 +94,14 @@ def test_what_is_finished_is_compared_and_nothing_is_trained_for_it(checkout: Pa
             evaluate(checkout, plan, variant, 3, benchmark, share)
     assert planned("comparison", *CONFIG, folder=checkout) == {"comparison": 1}
     comparison = build(checkout, "comparison")
-    assert len(seeds_of(comparison.of(pair, "primary"))) == 3
+    assert len(seeds_of(comparison.of(pair, "primary", pooled=True))) == 3
     (helps,) = [v for v in comparison.verdicts if (v.claim, v.endpoint) == ("helps", "primary")]
     assert helps.n == 3
     assert helps.verdict is not None
 
     # VDEP means something else now: what was trained before is no evidence for it, and is named
     comparison = build(checkout, "comparison", variants={"vdep": {"vdep": {"alpha": 0.5}}})
-    assert comparison.of(pair, "primary") is None
+    assert comparison.of(pair, "primary", pooled=True) is None
     left_out = [line for line in comparison.missing if "trained by another recipe" in line]
     assert len(left_out) == 3
 

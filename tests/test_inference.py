@@ -67,6 +67,7 @@ def test_holm_is_statsmodels_holm(values: list[float]) -> None:
 
 def test_what_is_no_test_is_not_adjusted_for() -> None:
     assert holm([0.01, None, 0.04]) == pytest.approx([0.02, None, 0.04])
+    assert holm([0.01, None, 0.04], among=5) == pytest.approx([0.05, None, 0.16]), "those that are planned count"
     assert holm([]) == []
     assert holm([0.6, 0.6]) == [1.0, 1.0]
 

@@ -231,7 +231,7 @@ def test_studies_as_files_are_the_simulated_ones(tmp_path: Path) -> None:
     simulated = World(effect=0.02, seeds=5)
     arrays = simulated.differences(simulated.studies(6, np.random.default_rng(5)))
     for comparison, differences in zip(from_files(simulated, 6, tmp_path, np.random.default_rng(5)), arrays, strict=True):
-        pooled = comparison.of((MODEL, "vdep", "baseline"), "all")
+        pooled = comparison.of((MODEL, "vdep", "baseline"), "all", pooled=True)
         assert pooled is not None
         assert pooled.differences == pytest.approx(list(differences))
         assert comparison.verdicts[0].verdict == verdicts(differences[None])[0]
@@ -247,7 +247,7 @@ def test_five_hundred_studies_as_files(effect: float, tmp_path: Path) -> None:
         assert within(holds, n, said(simulated, 100 * effect))
     else:
         assert holds <= stats.binom.ppf(0.999, n, 0.05)
-    pooled = [comparison.of((MODEL, "vdep", "baseline"), "all") for comparison in studies]
+    pooled = [comparison.of((MODEL, "vdep", "baseline"), "all", pooled=True) for comparison in studies]
     assert within(sum(d is not None and d.low <= 100 * effect <= d.high for d in pooled), n, 0.95)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from ..artifacts import Scores
 from ..files import sha256
 from ..study.tables import Column
+from .differing import differing, said
 from .evidence import OVER_SEEDS, TWO_CHECKPOINTS, Comparison, Definition, Difference, SeedPair
 from .inference import cluster_interval, cluster_variance, crossed_interval, holm, t_interval
 from .paired import (
@@ -32,6 +33,9 @@ from .published import Pair
 from .quantities import Quantity, benchmarks_of, quantities
 from .results import Key, Published
 from .verdicts import judge, lacking_seeds
+
+Unlike = dict[str, dict[str, None]]
+"""What differs between the evaluations of two arms -> the benchmarks of which it is true."""
 
 
 class Answers:
@@ -69,7 +73,7 @@ def build_comparison(
         left_out: what is known of scores that are not among ``files``, to be said with what is missing.
 
     Raises:
-        ReportError: where two evaluations are not of the same questions, or samples do not yield their score.
+        ReportError: where two evaluations by one recipe are not of the same questions, or samples do not yield their score.
     """
     answers = Answers(files, definition.columns, definition.level)
     differences: list[Difference] = []
@@ -77,14 +81,27 @@ def build_comparison(
     for model in dict.fromkeys(model for model, *_ in definition.pairs):
         nothing: list[str] = []
         for pair in (pair for pair in definition.pairs if pair[0] == model):
-            found = [d for quantity in quantities(definition) if (d := _difference(pair, quantity, answers, published))]
-            family = [d for d in found if d.quantity in definition.family]
-            adjusted = dict(zip((d.quantity for d in family), holm([d.p for d in family]), strict=True))
+            unlike: Unlike = {}
+            found = [d for q in quantities(definition) if (d := _difference(pair, q, answers, published, unlike))]
+            family = [d for d in found if not d.pooled and d.quantity in definition.family]
+            # the tests that are planned, whichever of them are finished
+            tests = len(definition.family)
+            adjusted = dict(zip((d.quantity for d in family), holm([d.p for d in family], tests), strict=True))
             # what only endpoints are made of is adjusted as if it was one more
-            others = {d.quantity: holm([*(f.p for f in family), d.p])[-1] for d in found if not d.pooled} | adjusted
+            ps = [f.p for f in family]
+            others = {d.quantity: holm([*ps, d.p], tests + 1)[-1] for d in found if not d.pooled} | adjusted
             differences += [d if d.pooled else d.model_copy(update={"p_adjusted": others[d.quantity]}) for d in found]
-            absent = [definition.columns[name].label for name in definition.family if name not in adjusted]
-            if not found:
+            refused = {benchmark for benchmarks in unlike.values() for benchmark in benchmarks}
+            absent = [
+                definition.columns[name].label
+                for name in definition.family
+                if name not in adjusted and not refused & {*benchmarks_of(name, definition.columns)}
+            ]
+            missing += [
+                f"{model}, {pair[1]} against {pair[2]}: evaluated in different ways ({how}), and not paired: {', '.join(which)}"
+                for how, which in unlike.items()
+            ]
+            if not found and not unlike:
                 nothing.append(f"{pair[1]} against {pair[2]}")
             elif absent:
                 missing.append(f"{model}, {pair[1]} against {pair[2]}: not both evaluated at one seed on {', '.join(absent)}")
@@ -109,12 +126,20 @@ def _absent_seeds(definition: Definition, pair: Pair, found: Sequence[Difference
     ]
 
 
-def _difference(pair: Pair, quantity: Quantity, answers: Answers, published: Sequence[Published]) -> Difference | None:
-    """None where the arms have no seed in common with everything that the quantity is computed from."""
+def _difference(
+    pair: Pair, quantity: Quantity, answers: Answers, published: Sequence[Published], unlike: Unlike
+) -> Difference | None:
+    """None where the arms have no seed in common with everything that the quantity is computed from.
+
+    And where they were evaluated by different recipes, such as with another prompt, which ``unlike`` is then told.
+    """
     model, *variants = pair
     benchmarks = list(dict.fromkeys(b for column in quantity.columns for b in benchmarks_of(column, answers.columns)))
     by_seed, paired, gained, lost, questions = [], [], 0, 0, 0
-    for seed in answers.seeds(model, variants, benchmarks):
+    seeds = answers.seeds(model, variants, benchmarks)
+    if _evaluated_otherwise(pair, seeds, benchmarks, answers, unlike):
+        return None
+    for seed in seeds:
         arms = [{b: answers.read((model, variant, seed, b)) for b in benchmarks} for variant in variants]
         for benchmark in benchmarks:
             check_pair(arms[0][benchmark], arms[1][benchmark])
@@ -158,6 +183,18 @@ def _difference(pair: Pair, quantity: Quantity, answers: Answers, published: Seq
         question_error=math.sqrt(fmean(variances)),
         published=quantity.published(pair, answers.columns, published),
     )
+
+
+def _evaluated_otherwise(pair: Pair, seeds: Sequence[str], benchmarks: Sequence[str], answers: Answers, unlike: Unlike) -> bool:
+    """Whether any seed of both arms was; what differs is noted, with the benchmarks."""
+    found = False
+    for seed in seeds:
+        for benchmark in benchmarks:
+            one, other = (answers.read((pair[0], variant, seed, benchmark)) for variant in pair[1:])
+            if one.digest != other.digest:
+                found = True
+                unlike.setdefault(said(differing(one.recipe, other.recipe)), {})[benchmark] = None
+    return found
 
 
 def _by_seed(source: str, paired: Sequence[Influence]) -> np.ndarray:

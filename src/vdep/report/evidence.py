@@ -210,5 +210,6 @@ class Comparison(Frozen):
         except (OSError, ValidationError) as error:
             raise ReportError(f"{path} is no comparison of this version ({error}): delete it and build it again") from None
 
-    def of(self, pair: tuple[str, str, str], quantity: str) -> Difference | None:
-        return next((d for d in self.differences if d.pair == pair and d.quantity == quantity), None)
+    def of(self, pair: tuple[str, str, str], quantity: str, pooled: bool = False) -> Difference | None:
+        """In a column or, ``pooled``, an endpoint, which may have a column's name."""
+        return next((d for d in self.differences if (d.pair, d.quantity, d.pooled) == (pair, quantity, pooled)), None)

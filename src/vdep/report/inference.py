@@ -58,13 +58,19 @@ def one_sided(interval_of: Sequence[float], bound: float, below: bool) -> float 
     return float(stats.t.cdf(statistic, freedom) if below else stats.t.sf(statistic, freedom))
 
 
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p values, in the order of ``values``; those that are None are no test, and count for none."""
+def holm(values: Sequence[float | None], among: int = 0) -> list[float | None]:
+    """Holm's adjusted p values, in the order of ``values``.
+
+    Args:
+        among: how many tests are planned: those that are not there, or are None, count as if they found nothing. With 0
+            those that are None are no test, and count for none.
+    """
     tested = [i for i, p in enumerate(values) if p is not None]
     adjusted: list[float | None] = [None] * len(values)
+    tests = max(among, len(tested))
     largest = 0.0
     for rank, i in enumerate(sorted(tested, key=lambda i: values[i] or 0.0)):
-        largest = max(largest, min(1.0, (len(tested) - rank) * (values[i] or 0.0)))
+        largest = max(largest, min(1.0, (tests - rank) * (values[i] or 0.0)))
         adjusted[i] = largest
     return adjusted
 

@@ -6,11 +6,9 @@ is an interval over questions and no test.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..artifacts import Scores
 from ..errors import CheckpointError
@@ -19,13 +17,12 @@ from ..study.study import Study
 from .checkpoints import SFT, STAGE_1, Checkpoint
 from .comparison import build_comparison
 from .comparison_text import as_markdown, markdown_table
+from .differing import differing, said
 from .evidence import Comparison, Definition
 from .results import Key, Published
 
-ABSENT = "-"
 UNNAMED_SEED = "the one"
 """Of two checkpoints that are laid side by side whatever their seeds."""
-Keys = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -37,20 +34,6 @@ class SideBySide:
     comparison: Comparison
     same_weights: bool
     seeds: int
-
-
-def flat(value: Any, key: str = "") -> Keys:
-    """A nested mapping as dotted keys with JSON values: ``{"a": {"b": [1]}}`` is ``{"a.b": "[1]"}``."""
-    if isinstance(value, Mapping) and value:
-        return {k: v for name, inner in value.items() for k, v in flat(inner, f"{key}.{name}" if key else str(name)).items()}
-    return {key: json.dumps(value, ensure_ascii=False)}
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Dotted key -> both values, where these differ; ``ABSENT`` where one of them has no such key."""
-    a, b = flat(one), flat(other)
-    keys = dict.fromkeys((*a, *b))
-    return {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in keys if a.get(key, ABSENT) != b.get(key, ABSENT)}
 
 
 def paired_by_seed(a: Sequence[Checkpoint], b: Sequence[Checkpoint]) -> list[tuple[str, Checkpoint, Checkpoint]]:
@@ -132,7 +115,7 @@ def _comparable(found: Sequence[dict[str, Path]], both: Sequence[Checkpoint]) ->
         if scores[0].digest == scores[1].digest:
             common.append(benchmark)
             continue
-        how = "; ".join(f"{key}: {x} and {y}" for key, (x, y) in differing(scores[0].recipe, scores[1].recipe).items())
+        how = said(differing(scores[0].recipe, scores[1].recipe))
         values = [each.seen["parts"].get("score", {}).get("value", float("nan")) for each in scores]
         otherwise.setdefault(how, []).append(f"{benchmark} {values[0]:.1f} and {values[1]:.1f}")
     notes += [f"evaluated in different ways ({how}), and not paired: {', '.join(found)}" for how, found in otherwise.items()]

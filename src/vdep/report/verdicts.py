@@ -23,6 +23,7 @@ from ..study.verdicts import Claim, Rules, Verdict
 from .evidence import Definition, Difference, JudgedClaim, JudgedPart
 from .inference import one_sided, seeds_needed, t_interval
 from .power import assumed_spread
+from .published import Pair
 
 HOLDS: Verdict = "holds"
 DOES_NOT: Verdict = "does not hold"
@@ -56,12 +57,12 @@ def judge(definition: Definition, differences: Sequence[Difference]) -> list[Jud
     rules = definition.rules
     if rules is None:
         return []
-    known = {(d.pair, d.quantity): d for d in differences}
+    known = {(d.pair, d.quantity, d.pooled): d for d in differences}
     return [verdict for name in rules.claims for verdict in _claim(name, definition, rules, known)]
 
 
 def _claim(
-    name: str, definition: Definition, rules: Rules, known: dict[tuple[tuple[str, str, str], str], Difference]
+    name: str, definition: Definition, rules: Rules, known: dict[tuple[Pair, str, bool], Difference]
 ) -> Iterator[JudgedClaim]:
     claim = rules.claims[name]
     for role in claim.models:
@@ -72,7 +73,7 @@ def _claim(
         for endpoint in versions:
             quantities = definition.endpoints[endpoint].columns if claim.each else (endpoint,)
             wanted = [(model, pair.treatment, pair.reference) for pair in claim.pairs]
-            found = [known.get((pair, quantity)) for pair in wanted for quantity in quantities]
+            found = [known.get((pair, quantity, not claim.each)) for pair in wanted for quantity in quantities]
             parts = [d for d in found if d is not None]
             judged = _parts(parts, claim, definition, rules, len(found))
             absent = definition.absent_seeds(set.intersection(*({s.seed for s in d.by_seed} for d in parts)) if parts else ())
@@ -142,7 +143,7 @@ def _together(
 ) -> tuple[Verdict | None, str, int | None]:
     """Verdict, why, and about how many seeds a new study would need to tell."""
     if not parts:
-        return None, "not both evaluated at one seed", None
+        return None, "not both evaluated in the same way at one seed", None
     if len(parts) < wanted:
         return CANNOT_TELL, f"{wanted - len(parts)} of {wanted} differences are not evaluated", None
     if absent:

@@ -19,7 +19,8 @@ Outcomes = dict[tuple[str, str, str, str], Outcome]
 
 
 def tables(request: Request, differences: Sequence[Difference]) -> tuple[ShownTable, ...]:
-    outcomes: Outcomes = {(d.model, d.left, d.right, d.label): d.outcome for d in differences if d.outcome != "no verdict"}
+    shown = [d for d in differences if d.outcome != "no verdict" and not d.pooled]
+    outcomes: Outcomes = {(d.model, d.left, d.right, d.label): d.outcome for d in shown}
     return tuple(_table(Path(request.results) / "tables", table, outcomes) for table in request.tables)
 
 
