@@ -195,7 +195,8 @@ def test_an_arm_that_was_evaluated_otherwise_is_named_with_what_differs_and_the_
     assert {d.quantity for d in comparison.differences if d.treatment == "vdep"} == {*BENCHMARKS, "all"}
     assert [d.quantity for d in comparison.differences if d.treatment == "vdep-crop"] == ["ai2d"]
     assert comparison.missing == (
-        f'{MODEL}, vdep-crop against baseline: evaluated in different ways (image: "crop" and "pad"), and not paired: gqa, pope',
+        f"{MODEL}, vdep-crop against baseline: "
+        'evaluated in different ways (image: "crop" and "pad"), and not paired: gqa, pope',
     )  # fmt: skip
     assert comparison.verdicts[0].verdict == "holds"
 
@@ -273,6 +274,23 @@ def test_a_seed_that_is_missing_on_one_benchmark_is_named_with_it_and_leaves_eve
         f"{MODEL}, vdep against baseline: 1 of 4 configured seeds is missing (seed-0) on GQA, mean",
     )  # fmt: skip
     assert {v.verdict for v in comparison.verdicts} == {"cannot tell"}, "however bad it looks on the others"
+
+
+def test_scores_of_two_checkpoints_are_no_run(tmp_path: Path) -> None:
+    """Trained anew by the same recipe, with only some benchmarks evaluated since: every digest is what it was."""
+    files = study_files(tmp_path, 4)
+    path = files[MODEL, "vdep", "seed-2", "pope"]
+    scores = json.loads(path.read_text())
+    scores["checkpoint"]["weights"] = "another"
+    path.write_text(json.dumps(scores))
+    comparison = build_comparison(define(seeds=[f"seed-{s}" for s in range(4)]), files, PUBLISHED)
+    assert {tuple(s.seed for s in d.by_seed) for d in comparison.differences} == {("seed-0", "seed-1", "seed-3")}
+    assert comparison.missing == (
+        f"{MODEL}/vdep/seed-2 has scores of 2 checkpoints, and is left out; evaluate it again: "
+        "weights w on gqa, ai2d; weights another on pope",
+        f"{MODEL}, vdep against baseline: 1 of 4 configured seeds is missing (seed-2)",
+    )
+    assert {v.verdict for v in comparison.verdicts} == {"cannot tell"}
 
 
 def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -362,6 +380,26 @@ def test_a_claim_about_every_benchmark_holds_where_all_hold_and_falls_with_one()
     assert "1 of 3 differences are not evaluated" in judged({pair: one_open})["everywhere"].why
 
 
+def test_a_refutation_of_the_margin_is_none_of_a_smaller_difference_that_the_paper_prints() -> None:
+    from vdep.report.verdicts import _refuted
+
+    part = judged({("vdep", "baseline"): {"all": DIFFERENCES["does not hold"]}})["helps"].parts[0]
+    said = "the paper's own difference is +0.44, below the margin: this does not contradict it"
+    assert _refuted([part.model_copy(update={"published": 0.44, "high": 0.6})], 1).endswith(said)
+    for published, high in ((3.36, 0.6), (0.44, 0.2), (None, 0.6)):
+        assert "contradict" not in _refuted([part.model_copy(update={"published": published, "high": high})], 1)
+
+
+def test_the_worst_of_several_differences_is_worst_by_its_margin() -> None:
+    """20 of MME's 2800 points are less than one of 100."""
+    from vdep.report.verdicts import _refuted
+
+    part = judged({("vdep", "baseline"): {"all": DIFFERENCES["does not hold"]}})["helps"].parts[0]
+    mme = part.model_copy(update={"label": "MME", "difference": -20.0, "margin": 28.0})
+    pope = part.model_copy(update={"label": "POPE", "difference": -4.0, "margin": 1.0})
+    assert "such as POPE of vdep" in _refuted([mme, pope], 2)
+
+
 def test_one_of_many_differences_refutes_only_by_a_stricter_test() -> None:
     values = [0.1, 0.8, -0.4, 0.6, -0.2]
     assert decide(values, 1.0, rules(), among=1)[0] == "does not hold"
@@ -412,6 +450,19 @@ def test_the_endpoints_are_the_papers_benchmarks_on_one_scale() -> None:
     assert set(primary) - {"mmvet"} == set(STUDY.verdicts.endpoints["primary-unjudged"].columns)
     for published in PUBLISHED:
         assert float(published.value) <= STUDY.columns[published.column].maximum
+
+
+def test_a_claim_that_nothing_can_decide_without_a_judge_is_said_and_so_are_the_columns_left_out() -> None:
+    without = changed("judge", None)
+    assert without["verdicts"]["claims"]["helps"]["endpoints"] == ["primary", "primary-unjudged"]
+    without["verdicts"]["claims"]["helps"]["endpoints"] = ["primary"]
+    definition = Definition.model_validate(comparison_definition(load_study(without)))
+    comparison = build_comparison(definition, {}, PUBLISHED)
+    (helps,) = [v for v in comparison.verdicts if v.claim == "helps" and v.model == MODEL]
+    assert (helps.verdict, helps.n, helps.parts) == (None, 0, ())
+    assert helps.why == "no version of its endpoint can be made without MM-Vet, for which no judge is configured"
+    assert "MM-Vet: left out, because no judge is configured." in text.as_markdown(comparison)
+    assert "MM-Vet" in text.verdicts_markdown(comparison)
 
 
 def test_without_a_judge_the_unjudged_version_decides() -> None:

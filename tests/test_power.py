@@ -122,6 +122,20 @@ def test_after_one_seed_questions_are_measured_and_after_three_all_is(tmp_path: 
                 assert rows[d.quantity].spread == pytest.approx(np.std(d.differences, ddof=1))
 
 
+def test_two_seeds_of_many_pairs_do_not_measure_what_three_of_one_do(tmp_path: Path) -> None:
+    comparison = study_of(tmp_path, 2)
+    again = [d.model_copy(update={"treatment": f"other-{i}"}) for i in range(4) for d in comparison.differences]
+    many = comparison.model_copy(update={"differences": (*comparison.differences, *again)})
+    assert {row.basis for row in build_power(many, PUBLISHED).rows} == {"questions measured, seeds assumed"}
+
+
+def test_a_difference_of_nothing_and_an_unknown_spread_are_not_counted_as_too_small() -> None:
+    below = next(d for d in PAPER.published if d.detected_with is None and d.needed)
+    unknown = below.model_copy(update={"needed": None})
+    shown = text.as_markdown(PAPER.model_copy(update={"published": (below, unknown)}))
+    assert "1 of 2 lie below what 10 seeds would detect. Of 1 nothing can be said" in shown
+
+
 def test_power_is_printed_as_it_was_computed() -> None:
     lines = {line["quantity"]: line for line in csv.DictReader(io.StringIO(text.as_csv(PAPER)))}
     for row in PAPER.rows:

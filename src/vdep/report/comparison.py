@@ -75,9 +75,10 @@ def build_comparison(
     Raises:
         ReportError: where two evaluations by one recipe are not of the same questions, or samples do not yield their score.
     """
+    files, mixtures = of_one_checkpoint(files)
     answers = Answers(files, definition.columns, definition.level)
     differences: list[Difference] = []
-    missing = list(left_out)
+    missing = [*left_out, *mixtures]
     for model in dict.fromkeys(model for model, *_ in definition.pairs):
         nothing: list[str] = []
         for pair in (pair for pair in definition.pairs if pair[0] == model):
@@ -111,6 +112,24 @@ def build_comparison(
         answers.forget(model)
     verdicts = judge(definition, differences)
     return Comparison(definition=definition, differences=tuple(differences), verdicts=tuple(verdicts), missing=tuple(missing))
+
+
+def of_one_checkpoint(files: Mapping[Key, Path]) -> tuple[dict[Key, Path], list[str]]:
+    """Without the runs whose scores are of several checkpoints, such as one from before and one from after it was trained anew.
+
+    Their digests are of recipes, which are the same. Which of them is the run nobody can tell from here: it is named.
+    """
+    weights: dict[Key, str] = {key: Scores.read(path).checkpoint.weights for key, path in files.items()}
+    of_run: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for key, which in weights.items():
+        of_run.setdefault(key[:3], {}).setdefault(which, []).append(key[3])
+    mixed = {run: found for run, found in of_run.items() if len(found) > 1}
+    lines = [
+        f"{'/'.join(run)} has scores of {len(found)} checkpoints, and is left out; evaluate it again: "
+        + "; ".join(f"weights {which[:12]} on {', '.join(benchmarks)}" for which, benchmarks in found.items())
+        for run, found in mixed.items()
+    ]
+    return {key: path for key, path in files.items() if key[:3] not in mixed}, lines
 
 
 def _absent_seeds(definition: Definition, pair: Pair, found: Sequence[Difference]) -> list[str]:

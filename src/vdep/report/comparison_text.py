@@ -119,7 +119,7 @@ def notes(comparison: Comparison) -> list[str]:
         found.append("p: of the t test over seeds; Holm: adjusted over the columns of a pair.")
     if any(d.published for d in comparison.differences):
         found.append("published: the same difference in the paper, of one run each.")
-    labels = [comparison.definition.columns[name].label for name in comparison.definition.left_out]
+    labels = comparison.definition.left_out.values()
     if labels:
         found.append(f"{', '.join(labels)}: left out, because no judge is configured.")
     return [*found, *([comparison.definition.note] if comparison.definition.note else [])]

@@ -32,8 +32,8 @@ class Definition(Frozen):
     """Those, those of endpoints, and the columns that they are made of."""
     questions: dict[str, int | None] = Field(default_factory=dict)
     """Of each benchmark, where that is known before anything is evaluated."""
-    left_out: tuple[str, ...] = ()
-    """Columns that need a judge, where none is configured."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Columns that need a judge, where none is configured, with their labels."""
     roles: dict[str, str] = Field(default_factory=dict)
     only_model: str | None = None
     rules: Rules | None = None
@@ -169,6 +169,8 @@ class JudgedPart(Frozen):
     p_below_margin: float | None
     """One-sided: of an effect as large as the margin, were there one."""
     verdict: Verdict
+    published: float | None = None
+    """The paper's difference, in the same unit."""
     needed: int | None = None
     """About how many seeds a new study would need to tell."""
 

@@ -141,11 +141,11 @@ def _measured_error(found: Sequence[Difference]) -> float:
 
 
 def _measured_spread(found: Sequence[Difference], rules: Rules) -> float | None:
-    """Pooled over pairs of arms; None with fewer degrees of freedom than one pair has where a verdict is possible."""
-    several = [np.asarray(d.differences) * d.scale for d in found if d.n > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    if freedom < max(2, rules.minimum_seeds) - 1:
+    """Pooled over the pairs of arms that have as many seeds as a verdict needs; None where no pair has."""
+    several = [np.asarray(d.differences) * d.scale for d in found if d.n >= max(2, rules.minimum_seeds)]
+    if not several:
         return None
+    freedom = sum(len(values) - 1 for values in several)
     return math.sqrt(math.fsum(float(np.sum((values - values.mean()) ** 2)) for values in several) / freedom)
 
 

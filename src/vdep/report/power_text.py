@@ -93,12 +93,15 @@ def as_markdown(power: Power) -> str:
         line.replace("* One", r"\* One", 1) if line.startswith("* One") else line for n in _notes(power) for line in (n, "")
     ]
     if power.published:
-        small = sum(d.detected_with is None for d in power.published)
+        # of a spread that nobody knows, and of no difference at all, it cannot be said how many seeds would do
+        unknown = sum(d.needed is None for d in power.published)
+        small = sum(d.needed is not None and d.detected_with is None for d in power.published)
+        beside = f" Of {unknown} nothing can be said: no spread is known, or the difference is 0." if unknown else ""
         lines += [
             "## The paper's differences",
             "",
-            f"{small} of {len(power.published)} lie below what {max(power.rules.seeds)} seeds would detect. Each is of one run "
-            "of either arm.",
+            f"{small} of {len(power.published)} lie below what {max(power.rules.seeds)} seeds would detect.{beside} "
+            "Each is of one run of either arm.",
             "",
         ]
     for pair, found in groupby(power.published, lambda d: (d.model, d.treatment, d.reference)):

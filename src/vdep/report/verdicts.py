@@ -70,6 +70,8 @@ def _claim(
         if definition.only_model not in (None, model):
             continue
         versions = [e for e in claim.endpoints if e in definition.endpoints]
+        if not versions:
+            yield _out_of_reach(name, model, definition, rules)
         for endpoint in versions:
             quantities = definition.endpoints[endpoint].columns if claim.each else (endpoint,)
             wanted = [(model, pair.treatment, pair.reference) for pair in claim.pairs]
@@ -92,6 +94,26 @@ def _claim(
                 needed=needed,
                 parts=tuple(judged),
             )
+
+
+def _out_of_reach(name: str, model: str, definition: Definition, rules: Rules) -> JudgedClaim:
+    """A claim none of whose endpoints can be made of the columns that there are: it is said, and not passed over."""
+    claim = rules.claims[name]
+    first = rules.endpoints[claim.endpoints[0]]
+    needs = dict.fromkeys(c for e in claim.endpoints for c in rules.endpoints[e].columns if c not in definition.columns)
+    labels = ", ".join(definition.left_out.get(column, column) for column in needs)
+    return JudgedClaim(
+        claim=name,
+        says=claim.says,
+        source=claim.source,
+        model=model,
+        endpoint=claim.endpoints[0],
+        endpoint_label=first.label,
+        deciding=True,
+        n=0,
+        verdict=None,
+        why=f"no version of its endpoint can be made without {labels}, for which no judge is configured",
+    )
 
 
 def _parts(
@@ -121,6 +143,7 @@ def _parts(
                 p=p,
                 p_below_margin=below,
                 verdict=verdict,
+                published=d.published.change if d.published else None,
                 needed=needed,
             )
         )
@@ -170,10 +193,14 @@ def _confirmed(parts: Sequence[JudgedPart], rules: Rules) -> str:
 
 
 def _refuted(failing: Sequence[JudgedPart], wanted: int) -> str:
-    worst = min(failing, key=lambda p: p.difference)
+    worst = min(failing, key=lambda p: p.difference / p.margin)
     what = f"an effect of {worst.margin:g} or more is ruled out"
     worse = worst.p is not None and worst.high < 0
     what += ", and it is worse" if worse else ""
-    return (
-        what if wanted == 1 else f"{what} in {len(failing)} of {wanted} differences, such as {worst.label} of {worst.treatment}"
-    )
+    if wanted > 1:
+        what += f" in {len(failing)} of {wanted} differences, such as {worst.label} of {worst.treatment}"
+    # that an effect of the margin is ruled out says nothing against a smaller one, if the interval holds it
+    if worst.published is not None and worst.published < worst.margin and worst.published <= worst.high:
+        there = " there" if wanted > 1 else ""
+        what += f"; the paper's own difference{there} is {worst.published:+.2f}, below the margin: this does not contradict it"
+    return what

@@ -51,10 +51,15 @@ def compared(study: Study) -> list[Arms]:
 
 def wanted_columns(study: Study) -> list[str]:
     """Those that are compared, and those that endpoints are made of."""
+    return [name for name in _all_columns(study) if not study.left_out(name)]
+
+
+def _all_columns(study: Study) -> list[str]:
+    """With those that nobody can measure for want of a judge."""
     assert study.comparison is not None
     endpoints = study.verdicts.endpoints.values() if study.verdicts else ()
     columns = [*study.comparison.columns, *(name for endpoint in endpoints for name in endpoint.columns)]
-    return [name for name in dict.fromkeys(columns) if not study.left_out(name)]
+    return list(dict.fromkeys(columns))
 
 
 def comparable(study: Study) -> list[tuple[Run, str]]:
@@ -87,7 +92,7 @@ def comparison_definition(study: Study) -> dict[str, Any]:
         "family": [name for name in study.comparison.columns if name in columns],
         "columns": {name: study.columns[name].model_dump(mode="json") for name in parts},
         "questions": {b: study.benchmarks[b].samples for c in columns for b in study.column_benchmarks(c)},
-        "left_out": [name for name in study.comparison.columns if study.left_out(name)],
+        "left_out": {name: study.columns[name].label for name in _all_columns(study) if study.left_out(name)},
         "roles": dict(study.roles),
         "only_model": study.only_model,
         "rules": rules and rules.model_dump(mode="json"),
