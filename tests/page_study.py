@@ -252,7 +252,7 @@ def _sheets(folder: Path, attacks: Sequence[str]) -> dict[str, str]:
     pair = {"model": "toy", "treatment": "vdep", "reference": "baseline"}
     better = Difference(
         **pair, quantity="gqa", label="GQA", pooled=False, maximum=100,
-        by_seed=tuple(SeedPair(seed=f"seed-{i}", treatment=62.0 + i, reference=60.0) for i in range(2)),
+        by_seed=tuple(SeedPair(seed=f"seed-{i}", treatment=62.0 + i, reference=60.0) for i in range(3)),
         difference=2.5, low=1.0, high=4.0, basis="over seeds", p=0.01, p_adjusted=0.02, questions=90, clusters=80,
         gained=9, lost=4.5, question_error=1.0,
         published=PublishedChange(treatment="61.3", reference="60", change=1.3, tables=("table1",)),
@@ -260,6 +260,10 @@ def _sheets(folder: Path, attacks: Sequence[str]) -> dict[str, str]:
     worse = better.model_copy(
         update={"quantity": "pope", "label": "POPE", "difference": -3.0, "low": -4.0, "high": -2.0, "p_adjusted": 0.01}
         | {"published": None}
+    )
+    single = better.model_copy(
+        update={"quantity": "ai2d", "label": "AI2D", "by_seed": better.by_seed[:1], "p": None, "p_adjusted": None}
+        | {"basis": "two checkpoints, no training noise", "published": None}
     )
     part = JudgedPart(
         treatment="vdep", reference="baseline", quantity="primary", label="mean of 2", n=3, difference=2.5, low=1.0, high=4.0,
@@ -278,12 +282,12 @@ def _sheets(folder: Path, attacks: Sequence[str]) -> dict[str, str]:
     }
     unknown = {"claim": "alpha", "says": "Less alpha.", "verdict": None, "parts": ()}
     rules = Rules(
-        endpoints={}, claims={}, assumed=Assumptions(seed_spread=0.4, seed_correlation=0.3, disagreement=0.15), level=0.05,
+        endpoints={}, claims={}, assumed=Assumptions(seed_spread=0.4, seed_correlation=0.3, disagreement=0.15), level=0.1,
         margin=1.0, minimum_seeds=3,
     )  # fmt: skip
     comparison = Comparison(
         definition=Definition(pairs=(), family=(), columns={}, rules=rules, rules_sha256="a" * 64),
-        differences=(better, worse),
+        differences=(better, worse, single),
         verdicts=(judged, judged.model_copy(update=undecided), judged.model_copy(update=unknown)),
         missing=("toy, a against b: nothing",),
     )

@@ -311,6 +311,8 @@ def test_what_is_printed_is_what_was_computed(tmp_path: Path) -> None:
         assert float(line["difference"]) == pytest.approx(d.difference, abs=0.005)
         assert float(line["low"]) <= float(line["difference"]) <= float(line["high"])
     markdown = text.as_markdown(comparison)
+    for d in comparison.differences:
+        assert f"{d.label}** | 3 |" in markdown or f"\n| {d.label} | 3 |" in markdown, "the seeds of each line"
     assert markdown.count("\n| ") == 1 + len(comparison.differences)
     assert "0000000000" in text.verdicts_markdown(comparison), "the rules' hash"
     for latex in (text.as_latex(comparison), text.verdicts_latex(comparison)):

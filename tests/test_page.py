@@ -258,14 +258,21 @@ def test_a_benchmark_whose_data_is_gone_is_shown_without_pictures(tmp_path: Path
 
 def test_verdicts_and_differences_are_those_of_the_comparison(page: Page) -> None:
     assert [claim.verdict for claim in page.claims] == ["holds", "cannot tell", "not evaluated"]
-    assert [(d.label, d.outcome, d.published) for d in page.differences] == [("GQA", "better", "+1.30"), ("POPE", "worse", "")]
+    assert [(d.label, d.outcome, d.published) for d in page.differences] == [
+        ("GQA", "better", "+1.30"), ("POPE", "worse", ""), ("AI2D", "no verdict", ""),
+    ]  # fmt: skip
     gqa, pope = (page.tables[0].rows[1].cells[i] for i in (0, 1))
     assert (gqa.outcome, pope.outcome) == ("better", "worse")
 
 
-def test_one_seed_gives_no_verdict(study: PageStudy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_no_verdict_from_fewer_seeds_than_the_rules_ask_for_or_from_some_of_them(
+    study: PageStudy, tmp_path: Path, seeds: int
+) -> None:
     content = json.loads(Path(study.request.sheets["comparison.json"]).read_text())
-    content["differences"][0]["by_seed"] = content["differences"][0]["by_seed"][:1]
+    content["differences"][0]["by_seed"] = content["differences"][0]["by_seed"][:seeds]
+    if seeds == 3:
+        content["definition"]["seeds"] = [f"seed-{i}" for i in range(4)]
     (tmp_path / "comparison.json").write_text(json.dumps(content))
     request = study.request.model_copy(update={"sheets": {"comparison.json": str(tmp_path / "comparison.json")}})
     page = gathered(request)

@@ -150,7 +150,14 @@ def test_verdicts_come_first_and_say_on_what(page: Page) -> None:
     card.locator("summary").click()
     assert "mean of 2" in card.inner_text()
     badges = page.locator("#verdicts table .badge").all_inner_texts()
-    assert [text.split()[-1] for text in badges] == ["better", "worse"]
+    assert [text.split()[-1] for text in badges] == ["better", "worse", "verdict"]
+    table = page.locator("#verdicts table")
+    assert "90% interval" in table.inner_text().lower(), "1 - the rules' level"
+    single = table.locator("tbody tr").filter(has_text="AI2D")
+    assert "1 (over questions)" in single.inner_text()
+    note = page.locator("#verdicts").inner_text()
+    assert "Over 3 seeds: t intervals" in note
+    assert "One seed: two checkpoints, no training noise" in note
 
 
 def test_a_number_says_where_it_comes_from_and_what_is_beside_it_can_be_left_out(page: Page) -> None:

@@ -79,7 +79,7 @@ def _line(d: Difference) -> dict[str, str]:
 
 def _heads(comparison: Comparison, pair: tuple[str, str, str]) -> tuple[str, ...]:
     interval = f"{1 - comparison.definition.level:.0%} interval"
-    return "", pair[2], pair[1], "difference", interval, "p", "p (Holm)", "gained", "lost", "published"
+    return "", "n", pair[2], pair[1], "difference", interval, "p", "p (Holm)", "gained", "lost", "published"
 
 
 def _row(d: Difference) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def _row(d: Difference) -> tuple[str, ...]:
     means = line["reference_mean"], line["treatment_mean"]
     interval = f"[{line['low']}, {line['high']}]"
     beside = line["p"], line["p_adjusted"], line["gained"], line["lost"], line["published_change"]
-    return label, *means, line["difference"], interval, *(value or "-" for value in beside)
+    return label, line["n"], *means, line["difference"], interval, *(value or "-" for value in beside)
 
 
 def _pairs(comparison: Comparison) -> Iterator[tuple[tuple[str, str, str], list[Difference]]]:
@@ -112,7 +112,10 @@ def _seeds(differences: Sequence[Difference]) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """What the tables say under themselves."""
-    found = ["gained, lost: questions that the treatment answers better, and worse, at one seed (the mean over seeds)."]
+    found = [
+        "n: seeds that both arms have.",
+        "gained, lost: questions that the treatment answers better, and worse, at one seed (the mean over seeds).",
+    ]
     if any(d.pooled for d in comparison.differences):
         found.append("Bold: means of columns, each on a scale from 0 to 100 by its highest possible number.")
     if any(d.basis == OVER_SEEDS for d in comparison.differences):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
-from ..evidence import Comparison
+from ..evidence import Comparison, Definition
 from ..evidence import Difference as Compared
 from .cells import sheet
 from .content import Claim, Difference, Evidence, Outcome, Sheet
@@ -74,10 +74,10 @@ def _claims(found: Comparison) -> Iterator[Claim]:
 
 
 def differences(found: Comparison | None) -> tuple[Difference, ...]:
-    return tuple(_difference(d, found.definition.level) for d in found.differences) if found else ()
+    return tuple(_difference(d, found.definition) for d in found.differences) if found else ()
 
 
-def _difference(d: Compared, level: float) -> Difference:
+def _difference(d: Compared, definition: Definition) -> Difference:
     return Difference(
         model=d.model,
         left=d.reference,
@@ -97,16 +97,20 @@ def _difference(d: Compared, level: float) -> Difference:
         gained=d.gained,
         lost=d.lost,
         published=f"{d.published.change:+.2f}" if d.published else "",
-        outcome=_outcome(d, level),
+        outcome=_outcome(d, definition),
     )
 
 
-def _outcome(d: Compared, level: float) -> Outcome:
-    """Of one difference, by its p over seeds: adjusted over the benchmarks, or its own where it is a pooled endpoint."""
+def _outcome(d: Compared, definition: Definition) -> Outcome:
+    """Of one difference, by its p over seeds: adjusted over the benchmarks, or its own where it is a pooled endpoint.
+
+    No more is said of fewer seeds, or of some of the configured ones, than the rules say of a claim.
+    """
     p = d.p if d.p_adjusted is None else d.p_adjusted
-    if p is None or d.n < 2:
+    fewest = definition.rules.minimum_seeds if definition.rules else 2
+    if p is None or d.n < fewest or definition.absent_seeds(s.seed for s in d.by_seed):
         return "no verdict"
-    if p >= level:
+    if p >= definition.level:
         return "undecided"
     return "better" if d.difference > 0 else "worse"
 

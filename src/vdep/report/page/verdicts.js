@@ -91,7 +91,21 @@ function claimCard(models) {
 
 const sentence = (text) => minus(text.charAt(0).toUpperCase() + text.slice(1)) + (/[.!?]$/.test(text) ? '' : '.');
 
+// what a table's intervals are of: each line may have another number of seeds
+function overSeeds(numbers) {
+  const several = unique(numbers.filter((n) => n > 1)).sort((a, b) => a - b),
+    one = numbers.includes(1);
+  const range = several.length > 1 ? `${several[0]} to ${several[several.length - 1]}` : several[0];
+  return [
+    several.length ? `Over ${range} seeds: t intervals; p is adjusted over the benchmarks (Holm). ` : '',
+    one
+      ? 'One seed: two checkpoints, no training noise. The interval is over clusters of questions, and no verdict follows from it.'
+      : '',
+  ].join('');
+}
+
 function differencesTable(rows, evidence) {
+  const interval = Number((100 * (1 - (evidence?.level ?? 0.05))).toFixed(2));
   const arms = unique(rows.map((d) => [d.model, d.left, d.right].join('\n')));
   const place = h('div', {});
   const draw = (key) => {
@@ -101,7 +115,6 @@ function differencesTable(rows, evidence) {
     const reach =
       Math.max(...shown.flatMap((d) => [d.difference, d.low, d.high].map((v) => Math.abs(v * (d.scale ?? 1))))) || 1;
     const [model, left, right] = key.split('\n');
-    const seeds = Math.max(...shown.map((d) => d.seeds));
     show(
       place,
       frame(
@@ -117,11 +130,12 @@ function differencesTable(rows, evidence) {
               {},
               [
                 'on',
+                'seeds',
                 'questions',
                 left,
                 right,
                 'difference',
-                '95% interval',
+                `${interval}% interval`,
                 '',
                 'gained',
                 'lost',
@@ -139,6 +153,7 @@ function differencesTable(rows, evidence) {
                 'tr',
                 { class: [d.pooled ? 'primary' : '', i && shown[i - 1].pooled && !d.pooled ? 'first' : ''].join(' ') },
                 h('th', { scope: 'row' }, d.label),
+                h('td', {}, d.seeds === 1 ? '1 (over questions)' : d.seeds),
                 h('td', {}, d.questions.toLocaleString('en')),
                 h('td', {}, fixed(d.left_mean)),
                 h('td', {}, fixed(d.right_mean)),
@@ -159,9 +174,7 @@ function differencesTable(rows, evidence) {
         'p',
         { class: 'note' },
         `${right} minus ${left} on the same questions. Intervals are drawn in points of 100. `,
-        seeds > 1
-          ? `Over ${seeds} seeds: t intervals; p is adjusted over the benchmarks (Holm).`
-          : 'One seed: two checkpoints, no training noise. The intervals are over clusters of questions, and no verdict follows from them.',
+        overSeeds(shown.map((d) => d.seeds)),
       ),
     );
   };
