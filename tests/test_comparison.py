@@ -221,6 +221,29 @@ def test_an_endpoint_with_a_columns_name_is_neither_judged_nor_adjusted_in_its_p
     assert endpoint.p_adjusted is None
 
 
+def test_the_planted_world_whose_endpoints_are_called_as_its_columns_is_compared(tmp_path: Path) -> None:
+    planted = load_study(paper_config("demo", "planted"))
+    definition = Definition.model_validate(comparison_definition(planted))
+    assert set(definition.endpoints) == set(definition.family)
+    rng, model = np.random.default_rng(0), planted.model("tinyllava")
+    files = {
+        (model, arm, seed, b): write_evaluation(
+            tmp_path / arm / seed / f"{b}.json",
+            questions_of(rng.random(100) < (0.8 if (arm, b) == ("oracle", "hidden") else 0.3), np.arange(100)),
+        )
+        for arm in ("oracle", "alpha0")
+        for seed in definition.seeds
+        for b in definition.family
+    }
+    comparison = build_comparison(definition, files, PUBLISHED)
+    assert [(d.quantity, d.pooled, d.p_adjusted is None) for d in comparison.differences] == [
+        ("hidden", False, False), ("told", False, False), ("hidden", True, True), ("told", True, True),
+    ]  # fmt: skip
+    verdicts = {v.endpoint: v.verdict for v in comparison.verdicts if v.claim == "oracle"}
+    assert verdicts["hidden"] == "holds"
+    assert verdicts["told"] != "holds"
+
+
 def test_p_is_adjusted_for_all_the_columns_that_are_compared_however_few_are_finished(tmp_path: Path) -> None:
     files = {key: path for key, path in study_files(tmp_path, 4).items() if key[3] == "gqa"}
     (found,) = build_comparison(define(), files, PUBLISHED).differences
