@@ -60,7 +60,7 @@ def told(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny world, in which every caption names a colour or two as its oracle."""
     folder = tmp_path_factory.mktemp("told") / "assets"
     shutil.copytree(assets, folder)
-    (path,) = (p for p in (folder / "captions").glob("*.json") if p.name != "manifest.json")
+    (path,) = (p for p in (folder / "captions").glob("[!.]*.json") if p.name != "manifest.json")
     samples = read_conversations(path)
     for number, sample in enumerate(samples):
         sample["oracle"] = " ".join(list(COLORS)[number % 3 : number % 3 + 1 + number % 2])
