@@ -181,8 +181,8 @@ class Plan:
         if self.study.only_stage is not None:
             return []
         scores = []
-        # without a target Snakemake makes the first; the demo is `main` and its skills
-        for name in ["main" if name == "demo" else name for name in targets] or ["all"]:
+        # the demo is `main` and its skills; a job's own process is told no target, and so asks for nothing
+        for name in ("main" if name == "demo" else name for name in targets):
             if name in self.study.targets:
                 for target in self.members(name):
                     scores += [score for table in target.tables for score in self.evaluations[table]]
